@@ -1,0 +1,25 @@
+# Finds LibTorch: -DTorch_DIR=..., else the active python's `torch`, else .venv (scripts/setup makes it).
+if(NOT Torch_DIR)
+  foreach(python IN ITEMS python3 ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+    execute_process(
+      COMMAND ${python} -c "import torch; print(torch.utils.cmake_prefix_path)"
+      OUTPUT_VARIABLE torch_prefix OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
+      RESULT_VARIABLE torch_missing)
+    if(NOT torch_missing AND torch_prefix)
+      list(PREPEND CMAKE_PREFIX_PATH ${torch_prefix})
+      set(ESPALIER_PYTHON ${python} CACHE STRING "A python that has torch: used by tests only")
+      break()
+    endif()
+  endforeach()
+endif()
+find_package(Torch QUIET)
+if(NOT Torch_FOUND)
+  message(FATAL_ERROR "LibTorch not found. Run scripts/setup, or pass -DTorch_DIR=<torch>/share/cmake/Torch.")
+endif()
+message(STATUS "LibTorch ${Torch_VERSION} from ${TORCH_INSTALL_PREFIX}")
+add_library(espalier_torch INTERFACE)
+target_include_directories(espalier_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_link_libraries(espalier_torch INTERFACE ${TORCH_LIBRARIES})
+if(TORCH_CUDA_LIBRARIES)
+  target_compile_definitions(espalier_torch INTERFACE ESPALIER_HAS_CUDA=1)
+endif()

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "env/graph/network.h"
+
+namespace espalier {
+
+enum class Mode { kEval, kTrain };  ///< kTrain: batch statistics, dropout active, buffers updated
+
+/// Multiplies one argument of one op along an axis before the call; the graph stays as it is.
+/// Two gates with equal `multiplier` handles on the same value are computed once.
+struct Gate {
+  int32_t op = -1;
+  int32_t arg = -1;
+  int32_t element = 0;  ///< for list arguments
+  int64_t axis = 1;
+  Tensor multiplier;    ///< [size of that axis]; may require grad
+};
+
+/// Called with a value right after it was computed (after in-place ops on it have NOT yet run).
+struct Tap {
+  ValueId value;
+  std::function<void(const Tensor&)> record;
+};
+
+/// A literal argument that differs from the graph: how a candidate's edited attributes (groups,
+/// view sizes, pads) reach the executor without copying the graph.
+struct ArgEdit {
+  int32_t op = -1;
+  int32_t arg = -1;
+  c10::IValue value;
+};
+
+/// Parameters by view: tensors of one candidate, resolved to slots. Cheap: holds handles.
+class Binding {
+ public:
+  const Tensor& tensor(ValueId id) const { return tensors_[static_cast<size_t>(id)]; }
+
+ private:
+  friend class Executor;
+  std::vector<Tensor> tensors_;  // by value id; undefined for results and inputs
+  std::vector<ArgEdit> edits_;   // sorted by op
+  std::vector<bool> identity_scatter_;  // by op: index_add that adds at every index in order
+};
+
+struct RunOptions {
+  Mode mode = Mode::kEval;
+  std::span<const Gate> gates{};
+  std::span<const Tap> taps{};
+};
+
+/// Runs a Graph op by op through the dispatcher: any operator LibTorch knows runs and, when grad
+/// mode is on, differentiates. Values are freed after their last use. Device and dtype come from
+/// the tensors.
+///
+/// Errors   kModel naming op, module path and input shapes when an operator throws; c10 out-of-
+///          memory errors pass through unchanged.
+/// Threads  Run is const and may be called concurrently.
+/// Cost     about 1 us an op on top of the kernels.
+class Executor {
+ public:
+  explicit Executor(const Graph& graph);  ///< keeps a reference: the graph must outlive it
+
+  /// Errors: kModel when the store lacks a name the graph reads.
+  Binding Bind(const ParameterStore& store, std::vector<ArgEdit> edits = {}) const;
+  std::vector<Tensor> Run(const Binding& binding, const std::vector<Tensor>& inputs,
+                          const RunOptions& options = {}) const;
+  const Graph& graph() const { return graph_; }
+
+ private:
+  struct Step;
+  const Graph& graph_;
+  std::vector<int32_t> last_use_;               // by value id: op after which it is freed
+  std::vector<std::vector<ValueId>> free_after_;  // by op
+  std::vector<int32_t> mode_arg_;               // by op: index of the train flag, or -1
+};
+
+/// One forward of a network in eval mode: convenience for tests and tools.
+Tensor Forward(const Network& network, const Tensor& input);
+
+/// Shape and dtype of every value for the given batch size (one forward on zeros; inputs of integer
+/// dtype get zeros too).
+struct ValueMeta {
+  std::vector<int64_t> sizes;
+  at::ScalarType dtype = at::kFloat;
+};
+std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch);
+
+/// Zeros of the recorded input shapes at this batch size.
+std::vector<Tensor> SampleInputs(const Network& network, int64_t batch);
+
+}  // namespace espalier

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "env/graph/network.h"
+
+namespace espalier {
+
+/// Options shared by the built-in networks.
+struct ModelOptions {
+  int64_t classes = 0;          ///< outputs of the classifier; 0 = the network's usual (10 or 1000)
+  int64_t input_size = 0;       ///< height = width; 0 = the network's usual (32 or 224)
+  std::string shortcut = "A";   ///< CIFAR ResNets: "A" (strided slice + zero pad) or "projection"
+  uint64_t seed = 0;            ///< weights are seeded random
+};
+
+struct ModelInfo {
+  std::string name;     ///< "resnet20"
+  std::string summary;  ///< "CIFAR ResNet-20, option-A shortcuts: He et al. 2016 §4.2"
+  std::string source;
+  Network (*build)(const ModelOptions& options);
+};
+
+const std::vector<ModelInfo>& BuiltinModels();  ///< in the order `list models` shows them
+/// Errors: kModel for an unknown name, with the nearest known one.
+Network BuildModel(const std::string& name, const ModelOptions& options = {});
+
+/// MODEL of the command line: "FILE.pt2", "NAME" or "NAME:weights.safetensors".
+/// Errors: kModel (unknown name, missing file, weights of another network).
+Network LoadModel(const std::string& model, const ModelOptions& options = {});
+
+}  // namespace espalier

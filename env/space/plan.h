@@ -1,0 +1,68 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "env/space/space.h"
+
+namespace espalier {
+
+/// A keep ratio in (0, 1] per Group: what strategies propose. [groups]
+using Decision = std::vector<double>;
+/// Kept units per Group, ascending: Decision + scores. [groups][kept]
+using Selection = std::vector<std::vector<int64_t>>;
+
+Selection KeepAll(const Space& space);
+std::vector<int64_t> KeptCounts(const Selection& selection);
+/// Highest scores first, `counts[g]` units of group g (equal per block where blocks > 1); ties go to
+/// the lower index. scores[g]: [units], larger = keep. Errors: internal on size mismatch.
+Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& scores,
+                    const std::vector<int64_t>& counts);
+/// [total_units] 1 = kept.
+std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection);
+
+/// Kept indices of one axis; with blocks > 1 one list a block (grouped convolution).
+struct KeptAxis {
+  int64_t axis = 0;
+  std::vector<std::vector<int64_t>> kept;  ///< one list; or one per block of axis 0, equal lengths
+};
+
+/// An integer literal that follows from the cut.
+struct LiteralEdit {
+  std::string node;      ///< Op::name
+  std::string op;        ///< "aten::view"
+  std::string argument;  ///< "size"
+  int32_t op_index = -1;
+  std::vector<int64_t> from, to;
+  bool is_list = true;   ///< false: a single int such as `groups`
+};
+
+/// Parameter -> axis -> kept indices, all in original coordinates, plus literal edits. Order
+/// independent; saved as plan.json (docs/formats.md).
+struct Plan {
+  std::string source_name, source_sha256;
+  std::map<std::string, std::vector<KeptAxis>> kept;  ///< cut axes only
+  struct GroupKept { std::string name; int64_t units; std::vector<int64_t> kept; };
+  std::vector<GroupKept> groups;
+  std::vector<LiteralEdit> edits;
+};
+
+/// Errors: internal when a selection is empty, out of range or breaks a block constraint.
+Plan MakePlan(const Space& space, const Selection& selection);
+nlohmann::json ToJson(const Plan& plan);
+/// Errors: kModel naming the JSON path of what is wrong.
+Plan PlanFromJson(const nlohmann::json& json);
+
+/// One gather per (parameter, axis); ties stay ties. The tensors are fresh copies.
+/// Errors: kModel when the plan does not fit the store (another network's plan).
+ParameterStore SliceStore(const ParameterStore& store, const Plan& plan);
+/// The same kept sets for anything keyed by parameter name: optimiser state, EMA copies.
+Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes);
+std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan);
+/// The physically smaller network: sliced store, edited literals.
+Network Cut(const Network& network, const Plan& plan);
+
+}  // namespace espalier

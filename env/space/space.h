@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "env/graph/executor.h"
+#include "env/graph/network.h"
+
+namespace espalier {
+
+/// How a parameter axis takes part in a Group.
+enum class MemberRole {
+  kProducer,  ///< rows that compute the unit: conv/linear axis 0
+  kConsumer,  ///< columns that read the unit: conv/linear axis 1
+  kChannel,   ///< per-channel tensors on the way: batch-norm, depthwise weight, prelu, layer scale
+};
+
+/// One (parameter, axis) touched by a Group. Unit u owns the coordinates
+/// indices[u * per_unit .. (u + 1) * per_unit) of that axis, original numbering.
+struct Member {
+  std::string parameter;  ///< canonical store name
+  int64_t axis = 0;
+  int64_t blocks = 1;     ///< grouped convolution: axis-0 blocks that keep different indices
+  MemberRole role = MemberRole::kProducer;
+  int64_t per_unit = 1;   ///< coordinates per unit (flatten: H*W)
+  std::vector<int64_t> indices;  ///< [units * per_unit]; in [0, size) or block * size + offset
+};
+
+/// Units that compete with each other because they couple the same parameters.
+struct Group {
+  std::string name;   ///< module path of its first producer, e.g. "layer1.0.conv1"
+  std::string kind;   ///< "channel"
+  int64_t units = 0;
+  std::vector<Member> members;
+  /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is in
+  /// block u / (units / blocks).
+  int64_t blocks = 1;
+  bool exact = true;  ///< false: a statistic runs over this axis (layer norm): not bit-comparable
+};
+
+/// Coordinates that cannot be removed, and the operation that forbids it.
+struct Pin {
+  std::string parameter;  ///< canonical store name of a producer axis
+  int64_t axis = 0;
+  int64_t count = 0;      ///< coordinates pinned on that axis
+  std::string reason;     ///< "network output", "network input", "aten::foo at block.3: no rule", ...
+};
+
+/// Where units are read: the argument of an op whose axis carries them. A controller that multiplies
+/// here masks exactly (depgraph: masking at the consumers).
+struct ReadPoint {
+  int32_t op = -1;
+  int32_t arg = -1;
+  int32_t element = 0;
+  int64_t axis = 1;
+  std::vector<int32_t> unit;  ///< [axis size] global unit number, -1 = not prunable
+};
+
+/// Kept coordinates along an axis of some value as an affine function of kept units per group:
+/// count = constant + sum over terms of multiplicity * kept[group].
+struct AxisCount {
+  int64_t constant = 0;
+  std::vector<std::pair<int32_t, int64_t>> terms;  ///< (group, multiplicity), by group
+  bool operator==(const AxisCount&) const = default;
+};
+
+struct SpaceOptions {
+  /// Separate residual branches from their trunk before grouping (AutoBot's CIFAR ResNets): the
+  /// trunk keeps its width, each branch's last convolution becomes a group of its own.
+  bool decouple_residuals = false;
+  std::vector<std::string> exclude;  ///< module-path patterns (`*` any text) that are not cut
+};
+
+/// What one value of the graph looks like to the cost model: recorded sizes at batch 1 and, for
+/// each axis, how many coordinates survive.
+struct ValueShape {
+  std::vector<int64_t> sizes;
+  std::vector<AxisCount> axes;
+  std::vector<std::vector<int32_t>> unit;  ///< per axis: [size] global unit, -1 rigid, -2 phantom
+                                           ///< (zero padding that may go); empty = rigid axis
+};
+
+/// All Groups of a Network, found by label execution, and what cannot be pruned.
+///
+/// Source   label execution and union-find over coordinates: every activation element carries the id
+///          of the coordinate it came from; data-movement ops run themselves on the ids.
+/// Errors   kModel when the network does not run on its recorded shapes. Operators without a rule are
+///          never guessed: what they touch is pinned with the operator's name.
+/// Cost     one forward at batch 1 plus integer copies; grouping is near-linear in coordinates.
+class Space {
+ public:
+  const std::vector<Group>& groups() const { return groups_; }
+  const std::vector<Pin>& pins() const { return pins_; }
+  const std::vector<ReadPoint>& reads() const { return reads_; }
+  const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
+  int64_t total_units() const { return total_units_; }
+  int64_t unit_offset(size_t group) const { return offsets_[group]; }  ///< first global unit number
+  int32_t group_of_unit(int64_t unit) const;
+  int32_t FindGroup(const std::string& name) const;  ///< -1 when absent
+  /// The network the Space was made from: the given one, or its decoupled rewrite.
+  const Network& network() const { return network_; }
+
+ private:
+  friend class SpaceBuilder;
+  Network network_;
+  std::vector<Group> groups_;
+  std::vector<Pin> pins_;
+  std::vector<ReadPoint> reads_;
+  std::vector<ValueShape> values_;
+  std::vector<int64_t> offsets_;
+  int64_t total_units_ = 0;
+};
+
+Space BuildSpace(const Network& network, const SpaceOptions& options = {});
+
+/// Rewrites every residual add whose branch can be cut apart from its trunk into
+/// index_add(trunk, 1, index, branch) with `index` a buffer 0..C-1: same function, separate widths.
+Network DecoupleResiduals(const Network& network);
+
+}  // namespace espalier
