@@ -1,0 +1,271 @@
+#include "env/graph/executor.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+/// The argument that says "use batch statistics / drop now" for ops whose mode export bakes in.
+int32_t FindModeArg(const Op& op) {
+  const std::string& name = op.handle.operator_name().name;
+  static const std::vector<std::pair<std::string, std::string>> kFlags = {
+      {"aten::batch_norm", "training"},
+      {"aten::native_batch_norm", "training"},
+      {"aten::dropout", "train"},
+      {"aten::dropout_", "train"},
+      {"aten::feature_dropout", "train"},
+      {"aten::feature_dropout_", "train"},
+      {"aten::alpha_dropout", "train"},
+      {"aten::alpha_dropout_", "train"},
+      {"aten::lstm", "train"},
+      {"aten::gru", "train"},
+      {"aten::instance_norm", "use_input_stats"}};
+  for (const auto& [flagged, argument] : kFlags)
+    if (name == flagged) {
+      // Without running statistics instance_norm has nothing else to use.
+      if (name == "aten::instance_norm" && op.ValueArg("running_mean") == kNoValue) return -1;
+      return op.ArgIndex(argument);
+    }
+  return -1;
+}
+
+bool IsArange(const Tensor& index) {
+  if (!index.defined() || index.dim() != 1 || index.scalar_type() != at::kLong) return false;
+  return at::equal(index, at::arange(index.numel(), index.options()));
+}
+
+bool ElementsAreOptional(const c10::Argument& argument) {
+  const auto list = argument.type()->cast<c10::ListType>();
+  return list && list->getElementType()->kind() == c10::TypeKind::OptionalType;
+}
+
+std::string DescribeInputs(const std::vector<c10::IValue>& stack) {
+  std::string text;
+  for (const c10::IValue& value : stack)
+    if (value.isTensor() && value.toTensor().defined())
+      text += Str(text.empty() ? "" : ", ", value.toTensor().sizes());
+  return text;
+}
+
+[[noreturn]] void ThrowOpFailed(const Op& op, const c10::Error& error, const std::string& inputs) {
+  const std::string what = error.what_without_backtrace();
+  if (what.find("can't allocate memory") != std::string::npos ||
+      what.find("not enough memory") != std::string::npos)
+    throw Error(ErrorKind::kResource, Str("out of memory in op '", op.name, "': ", what));
+  throw Error(ErrorKind::kModel, Str("op '", op.name, "' (", op.target(), " at '", op.module_path,
+                                     "', inputs ", inputs, ") failed: ", what));
+}
+
+}  // namespace
+
+Executor::Executor(const Graph& graph)
+    : graph_(graph),
+      last_use_(graph.values.size(), -1),
+      free_after_(graph.ops.size()),
+      mode_arg_(graph.ops.size(), -1) {
+  for (size_t op = 0; op < graph.ops.size(); ++op) {
+    mode_arg_[op] = FindModeArg(graph.ops[op]);
+    for (const Use& use : UsesOf(graph.ops[op]))
+      last_use_[static_cast<size_t>(use.value)] = static_cast<int32_t>(op);
+    for (const ValueId output : graph.ops[op].outputs)  // results nobody reads die at once
+      last_use_[static_cast<size_t>(output)] = static_cast<int32_t>(op);
+  }
+  for (const ValueId output : graph.outputs) last_use_[static_cast<size_t>(output)] = -1;
+  for (size_t id = 0; id < graph.values.size(); ++id)
+    if (last_use_[id] >= 0)
+      free_after_[static_cast<size_t>(last_use_[id])].push_back(static_cast<ValueId>(id));
+}
+
+Binding Executor::Bind(const ParameterStore& store, std::vector<ArgEdit> edits) const {
+  Binding binding;
+  binding.tensors_.resize(graph_.values.size());
+  for (size_t id = 0; id < graph_.values.size(); ++id)
+    if (!graph_.values[id].target.empty())
+      binding.tensors_[id] = store.Get(graph_.values[id].target);
+  std::sort(edits.begin(), edits.end(),
+            [](const ArgEdit& a, const ArgEdit& b) { return a.op < b.op; });
+  binding.edits_ = std::move(edits);
+  binding.identity_scatter_.assign(graph_.ops.size(), false);
+  for (size_t i = 0; i < graph_.ops.size(); ++i) {
+    const Op& op = graph_.ops[i];
+    if (op.handle.operator_name().name != "aten::index_add") continue;
+    const ValueId index = op.ValueArg("index");
+    binding.identity_scatter_[i] = index != kNoValue && IsArange(binding.tensor(index));
+  }
+  return binding;
+}
+
+/// State of one Run: the value slots and what the options attach to each op.
+struct Executor::Step {
+  std::vector<c10::IValue> slots;
+  std::vector<std::vector<const Gate*>> gates;  // by op; empty when there are none
+  std::vector<std::vector<const Tap*>> taps;    // by value
+  struct Gated {
+    ValueId value;
+    c10::TensorImpl* multiplier;
+    Tensor result;
+  };
+  std::vector<Gated> gated;  // products already computed in this run
+
+  Tensor ApplyGate(const Gate& gate, ValueId value, const Tensor& input) {
+    auto* key = gate.multiplier.unsafeGetTensorImpl();
+    for (const Gated& known : gated)
+      if (known.value == value && known.multiplier == key) return known.result;
+    std::vector<int64_t> shape(static_cast<size_t>(input.dim()), 1);
+    shape[static_cast<size_t>(gate.axis)] = gate.multiplier.numel();
+    Tensor result = input * gate.multiplier.view(shape);
+    gated.push_back({value, key, result});
+    return result;
+  }
+
+  c10::IValue Read(int32_t op, int32_t arg, int32_t element, ValueId value) {
+    if (value == kNoValue) return {};
+    c10::IValue input = slots[static_cast<size_t>(value)];
+    if (gates.empty()) return input;
+    for (const Gate* gate : gates[static_cast<size_t>(op)])
+      if (gate->arg == arg && gate->element == element)
+        return ApplyGate(*gate, value, input.toTensor());
+    return input;
+  }
+
+  void Free(ValueId value) {
+    slots[static_cast<size_t>(value)] = c10::IValue();
+    std::erase_if(gated, [&](const Gated& known) { return known.value == value; });
+  }
+
+  c10::IValue Argument(const Op& op, int32_t index, int32_t arg) {
+    const Arg& source = op.args[static_cast<size_t>(arg)];
+    if (const auto* constant = std::get_if<c10::IValue>(&source)) return *constant;
+    if (const auto* value = std::get_if<ValueId>(&source)) return Read(index, arg, 0, *value);
+    if (const auto* scalars = std::get_if<ScalarList>(&source)) {
+      std::vector<int64_t> items;
+      for (const auto& item : scalars->items)
+        items.push_back(std::holds_alternative<int64_t>(item)
+                            ? std::get<int64_t>(item)
+                            : slots[static_cast<size_t>(std::get<ValueId>(item))].toInt());
+      return items;
+    }
+    const auto& ids = std::get<ValueList>(source).ids;
+    const auto& argument = op.handle.schema().arguments()[static_cast<size_t>(arg)];
+    if (ElementsAreOptional(argument)) {
+      c10::List<std::optional<Tensor>> list;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const c10::IValue item = Read(index, arg, static_cast<int32_t>(i), ids[i]);
+        list.push_back(item.isNone() ? std::optional<Tensor>() : item.toTensor());
+      }
+      return list;
+    }
+    c10::List<Tensor> list;
+    for (size_t i = 0; i < ids.size(); ++i)
+      list.push_back(Read(index, arg, static_cast<int32_t>(i), ids[i]).toTensor());
+    return list;
+  }
+
+  void Store(const Op& op, std::vector<c10::IValue>& stack) {
+    if (op.returns_list) {
+      const auto list = stack.front().toTensorVector();
+      ESPALIER_CHECK(list.size() == op.outputs.size(), op.name, " returned ", list.size(),
+                     " tensors, the graph expects ", op.outputs.size());
+      for (size_t i = 0; i < list.size(); ++i) Put(op.outputs[i], list[i]);
+      return;
+    }
+    ESPALIER_CHECK(stack.size() >= op.outputs.size(), op.name, " returned too few values");
+    for (size_t i = 0; i < op.outputs.size(); ++i) Put(op.outputs[i], std::move(stack[i]));
+  }
+
+  void Put(ValueId id, c10::IValue value) {
+    if (!taps.empty() && value.isTensor())
+      for (const Tap* tap : taps[static_cast<size_t>(id)]) tap->record(value.toTensor());
+    slots[static_cast<size_t>(id)] = std::move(value);
+  }
+};
+
+std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tensor>& inputs,
+                                  const RunOptions& options) const {
+  ESPALIER_CHECK(inputs.size() == graph_.inputs.size(), "the network takes ", graph_.inputs.size(),
+                 " inputs, got ", inputs.size());
+  Step step;
+  step.slots.resize(graph_.values.size());
+  if (!options.gates.empty()) {
+    step.gates.resize(graph_.ops.size());
+    for (const Gate& gate : options.gates)
+      step.gates[static_cast<size_t>(gate.op)].push_back(&gate);
+  }
+  if (!options.taps.empty()) {
+    step.taps.resize(graph_.values.size());
+    for (const Tap& tap : options.taps) step.taps[static_cast<size_t>(tap.value)].push_back(&tap);
+  }
+  for (size_t id = 0; id < graph_.values.size(); ++id)
+    if (binding.tensors_[id].defined()) step.Put(static_cast<ValueId>(id), binding.tensors_[id]);
+  for (size_t i = 0; i < inputs.size(); ++i) step.Put(graph_.inputs[i].value, inputs[i]);
+
+  auto edit = binding.edits_.begin();
+  std::vector<c10::IValue> stack;
+  for (size_t i = 0; i < graph_.ops.size(); ++i) {
+    const Op& op = graph_.ops[i];
+    const auto index = static_cast<int32_t>(i);
+    stack.clear();
+    for (size_t a = 0; a < op.args.size(); ++a)
+      stack.push_back(step.Argument(op, index, static_cast<int32_t>(a)));
+    if (mode_arg_[i] >= 0) stack[static_cast<size_t>(mode_arg_[i])] = options.mode == Mode::kTrain;
+    for (; edit != binding.edits_.end() && edit->op == index; ++edit)
+      stack[static_cast<size_t>(edit->arg)] = edit->value;
+    try {
+      // Scattering into every index in order is a plain addition, and far cheaper.
+      if (binding.identity_scatter_[i] &&
+          stack[0].toTensor().size(stack[1].toInt()) == stack[2].toTensor().numel())
+        stack = {at::add(stack[0].toTensor(), stack[3].toTensor(), stack[4].toScalar())};
+      else
+        op.handle.callBoxed(stack);
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const c10::Error& error) {
+      stack.clear();
+      for (size_t a = 0; a < op.args.size(); ++a)
+        stack.push_back(step.Argument(op, index, static_cast<int32_t>(a)));
+      ThrowOpFailed(op, error, DescribeInputs(stack));
+    }
+    step.Store(op, stack);
+    stack.clear();
+    for (const ValueId dead : free_after_[i]) step.Free(dead);
+  }
+  std::vector<Tensor> outputs;
+  for (const ValueId output : graph_.outputs)
+    outputs.push_back(step.slots[static_cast<size_t>(output)].toTensor());
+  return outputs;
+}
+
+Tensor Forward(const Network& network, const Tensor& input) {
+  const at::NoGradGuard no_grad;
+  const Executor executor(network.graph);
+  return executor.Run(executor.Bind(network.store), {input}).front();
+}
+
+std::vector<Tensor> SampleInputs(const Network& network, int64_t batch) {
+  std::vector<Tensor> inputs;
+  for (const InputSpec& spec : network.graph.inputs) {
+    std::vector<int64_t> sizes = spec.sizes;
+    if (spec.dynamic_batch && !sizes.empty()) sizes[0] = batch;
+    inputs.push_back(at::zeros(sizes, at::TensorOptions(spec.dtype)));
+  }
+  return inputs;
+}
+
+std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch) {
+  const at::NoGradGuard no_grad;
+  std::vector<ValueMeta> meta(network.graph.values.size());
+  std::vector<Tap> taps;
+  for (size_t id = 0; id < meta.size(); ++id)
+    taps.push_back({static_cast<ValueId>(id), [&meta, id](const Tensor& tensor) {
+                      meta[id] = {tensor.sizes().vec(), tensor.scalar_type()};
+                    }});
+  const Executor executor(network.graph);
+  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});
+  return meta;
+}
+
+}  // namespace espalier
