@@ -1,6 +1,7 @@
 # One precompiled header for everything that sees LibTorch.
 if(ESPALIER_PCH)
-  file(WRITE ${PROJECT_BINARY_DIR}/pch_owner.cc "// owner of the precompiled header\n")
+  # file(CONFIGURE) keeps the time stamp of an unchanged file: file(WRITE) would rebuild the world.
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/pch_owner.cc CONTENT "// Owns the precompiled header.\n")
   add_library(espalier_pch OBJECT ${PROJECT_BINARY_DIR}/pch_owner.cc)
   target_link_libraries(espalier_pch PRIVATE espalier_torch espalier_warnings)
   target_precompile_headers(espalier_pch PRIVATE
@@ -18,7 +19,9 @@ endfunction()
 # room links the rooms below it.
 function(espalier_room name)
   cmake_parse_arguments(ROOM "" "" "DEPENDS" ${ARGN})
-  add_library(espalier_${name}_objects OBJECT)
+  # CMake wants a source at once; the folders add theirs with target_sources().
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/room.cc CONTENT "// The room ${name}.\n")
+  add_library(espalier_${name}_objects OBJECT ${CMAKE_CURRENT_BINARY_DIR}/room.cc)
   target_include_directories(espalier_${name}_objects PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
   target_link_libraries(espalier_${name}_objects PUBLIC espalier_torch PRIVATE espalier_warnings)
