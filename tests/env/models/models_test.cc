@@ -155,7 +155,9 @@ TEST_P(BuiltinModelConformance, MapsImagesToClassScoresAtTwoBatchSizes) {
   ASSERT_EQ(both.sizes(), at::IntArrayRef({2, 7}));
   EXPECT_TRUE(at::isfinite(both).all().item<bool>());
   const Tensor second = Forward(network, input.narrow(0, 1, 1));
-  EXPECT_TRUE(at::allclose(both.narrow(0, 1, 1), second, 1.3e-6, 1e-5));
+  // Relative to the largest score: untrained residual networks blow activations up, then cancel.
+  const double error = (both.narrow(0, 1, 1) - second).abs().max().item<double>();
+  EXPECT_LE(error, 1e-5 * both.abs().max().item<double>());
 }
 
 TEST_P(BuiltinModelConformance, AcceptsItsLeastInputSize) {
