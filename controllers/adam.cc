@@ -26,8 +26,8 @@ void Adam::Step() {
     if (!gradient.defined()) continue;
     if (options_.weight_decay > 0) parameter.mul_(1 - options_.lr * options_.weight_decay);
     Tensor& m = state.first[i].mul_(options_.beta1).add_(gradient, 1 - options_.beta1);
-    Tensor& v = state.second[i].mul_(options_.beta2).addcmul_(gradient, gradient,
-                                                              1 - options_.beta2);
+    Tensor& v =
+        state.second[i].mul_(options_.beta2).addcmul_(gradient, gradient, 1 - options_.beta2);
     const Tensor scale = (v / correction2).sqrt_().add_(options_.eps);  // sqrt(v^) + eps
     parameter.addcdiv_(m, scale, -options_.lr / correction1);
     parameter.mutable_grad() = Tensor();

@@ -16,7 +16,8 @@ struct AdamOptions {
 
 /// Adam for the few small tensors of a controller; network weights belong to the Trainer.
 ///
-/// Source   Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980v9, Algorithm 1;
+/// Source   Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980v9, Algorithm
+/// 1;
 ///          decoupled decay: Loshchilov, Hutter, arXiv:1711.05101.
 /// Symbols  m -> first, v -> second, t -> step.
 /// State    first, second and step: public, so that a checkpoint can keep and restore them.

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "controllers/gates.h"
+#include "env/base/error.h"
 
 namespace espalier {
 
@@ -21,7 +22,10 @@ Bottleneck::Bottleneck(const Space& space, double initial, at::Device device, at
     for (const int32_t unit : read.unit) {
       if (unit >= 0) used[static_cast<size_t>(unit)] = 1;
     }
-    const Gate place{.op = read.op, .arg = read.arg, .element = read.element, .axis = read.axis,
+    const Gate place{.op = read.op,
+                     .arg = read.arg,
+                     .element = read.element,
+                     .axis = read.axis,
                      .multiplier = {}};
     reads_.push_back({place, found->second});
   }
@@ -58,7 +62,7 @@ Tensor Bottleneck::Lambda() const {
 
 std::vector<Gate> Bottleneck::Gates(const Tensor& lambda) const {
   if (reads_.empty()) return {};
-  const Tensor open = at::ones({1}, lambda.options());            // units that cannot be pruned
+  const Tensor open = at::ones({1}, lambda.options());  // units that cannot be pruned
   const Tensor all = at::cat({lambda, open}).index_select(0, gather_);
   const std::vector<Tensor> slices = all.split_with_sizes(slice_sizes_);
   std::vector<Gate> gates;
@@ -92,7 +96,7 @@ Tensor BudgetLoss(const CostModel& cost, Convention convention, std::span<const 
     target = &bound;
     worst = exceeded;
   }
-  if (worst <= 1) return 1.0 - tightest / target->limit;  // 1 - F / T
+  if (worst <= 1) return 1.0 - tightest / target->limit;               // 1 - F / T
   return (tightest - target->limit) / (target->full - target->limit);  // (F - T) / (M - T)
 }
 

@@ -14,11 +14,12 @@ namespace espalier {
 ///
 /// Source   Castells, Yeom, "Automatic Neural Network Pruning that Efficiently Preserves the Model
 ///          Accuracy", arXiv:2111.09635, and the authors' released code.
-/// Symbols  alpha -> alpha(); lambda = sigmoid(alpha) -> Lambda(); K, C_k -> used groups, their units.
-/// Deviates Multiplies at the consumers, where a removed unit is exactly a closed gate on any network.
-///          On CIFAR ResNets, VGG, DenseNet and GoogLeNet that is the authors' place; where residual
-///          trunks are tied they multiply the trunk once per block (lambda, lambda^2, ...), we
-///          multiply each branch input once.
+/// Symbols  alpha -> alpha(); lambda = sigmoid(alpha) -> Lambda(); K, C_k -> used groups, their
+/// units. Deviates Multiplies at the consumers, where a removed unit is exactly a closed gate on
+/// any network.
+///          On CIFAR ResNets, VGG, DenseNet and GoogLeNet that is the authors' place; where
+///          residual trunks are tied they multiply the trunk once per block (lambda, lambda^2,
+///          ...), we multiply each branch input once.
 /// Shapes   alpha, lambda: [total units of the Space], groups one after another.
 /// Random   nothing: no noise is injected.
 class Bottleneck {
@@ -40,22 +41,23 @@ class Bottleneck {
 
  private:
   struct Read {
-    Gate place;      // without multiplier
-    int64_t slice;   // index into slices_
+    Gate place;     // without multiplier
+    int64_t slice;  // index into slices_
   };
   int64_t groups_;
   int64_t used_groups_ = 0;
-  Tensor alpha_;            // [units]
-  Tensor used_;             // [units] bool
-  Tensor group_of_unit_;    // [units] int64, CPU
-  Tensor binary_weight_;    // [units] float64, CPU: 1 / (K C_k), 0 where unused
-  Tensor gather_;           // [sum of slice sizes] into lambda with a 1 appended
+  Tensor alpha_;          // [units]
+  Tensor used_;           // [units] bool
+  Tensor group_of_unit_;  // [units] int64, CPU
+  Tensor binary_weight_;  // [units] float64, CPU: 1 / (K C_k), 0 where unused
+  Tensor gather_;         // [sum of slice sizes] into lambda with a 1 appended
   std::vector<int64_t> slice_sizes_;
   std::vector<Read> reads_;
 };
 
-/// L_F of the MACs F against target T and full M: (F - T) / (M - T) above the target, 1 - F / T below;
-/// zero at F = T. With several bounds: that of the bound most exceeded, the one with the largest F / T.
+/// L_F of the MACs F against target T and full M: (F - T) / (M - T) above the target, 1 - F / T
+/// below; zero at F = T. With several bounds: that of the bound most exceeded, the one with the
+/// largest F / T.
 ///
 /// Source   AutoBot's released code; one bound is the authors' case.
 /// Shapes   kept: [groups] float64, may require grad -> [] float64.

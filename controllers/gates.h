@@ -5,8 +5,8 @@
 
 namespace espalier {
 
-/// Differentiable gates: logits in, multipliers in [0, 1] out. All are element-wise, of any shape and
-/// float dtype, on any device, and draw nothing unless a stream is passed.
+/// Differentiable gates: logits in, multipliers in [0, 1] out. All are element-wise, of any shape
+/// and float dtype, on any device, and draw nothing unless a stream is passed.
 
 /// The logit whose sigmoid is `open`: -ln(1 / open - 1). Errors: internal unless 0 < open < 1.
 double LogitOf(double open);
@@ -27,7 +27,8 @@ Tensor GumbelNoise(at::IntArrayRef sizes, Rng& rng);
 
 /// sigmoid((logits + noise + offset) / temperature).
 ///
-/// Source   the one-sided relaxation of Auto-Train-Once, DISP-LLM and APTP: one Gumbel variable, not
+/// Source   the one-sided relaxation of Auto-Train-Once, DISP-LLM and APTP: one Gumbel variable,
+/// not
 ///          the difference of two.
 /// Units    P(gate > 1/2) = 1 - exp(-exp(logit + offset)); offset 3 opens all gates at logit 0.
 /// Errors   internal unless temperature > 0.

@@ -42,8 +42,9 @@ Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& store
                  member.parameter, "': ", wanted, " indices for ", group.units, " units of ",
                  member.per_unit);
   if (member.axis >= weight.dim()) {
-    throw Error(ErrorKind::kModel, Str("group '", group.name, "': '", member.parameter, "' has ",
-                                       weight.dim(), " axes, the space names axis ", member.axis),
+    throw Error(ErrorKind::kModel,
+                Str("group '", group.name, "': '", member.parameter, "' has ", weight.dim(),
+                    " axes, the space names axis ", member.axis),
                 "weights of another network?");
   }
   const Tensor coordinates = AxisFirst(weight, member);  // [size, elements]
@@ -92,8 +93,9 @@ std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const S
     scores.emplace_back(first, first + view.units);
     for (int64_t unit = 0; unit < view.units; ++unit) {
       if (std::isfinite(first[unit])) continue;
-      throw Error(ErrorKind::kModel, Str("group '", view.name, "', unit ", unit, ": score is ",
-                                         first[unit], ", expected a finite number"),
+      throw Error(ErrorKind::kModel,
+                  Str("group '", view.name, "', unit ", unit, ": score is ", first[unit],
+                      ", expected a finite number"),
                   "do the weights hold NaN or infinity?");
     }
   }
@@ -113,11 +115,16 @@ Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce) {
   if (reduce == Reduce::kFirst) return members.front();
   const Tensor all = at::stack(members);  // [M, units]
   switch (reduce) {
-    case Reduce::kSum: return all.sum(0);
-    case Reduce::kMean: return all.mean(0);
-    case Reduce::kMax: return std::get<0>(all.max(0));
-    case Reduce::kProd: return all.prod(0);
-    case Reduce::kFirst: break;
+    case Reduce::kSum:
+      return all.sum(0);
+    case Reduce::kMean:
+      return all.mean(0);
+    case Reduce::kMax:
+      return std::get<0>(all.max(0));
+    case Reduce::kProd:
+      return all.prod(0);
+    case Reduce::kFirst:
+      break;
   }
   ESPALIER_CHECK(false, "unknown reduction");
 }

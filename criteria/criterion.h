@@ -45,7 +45,7 @@ class Criterion {
 };
 
 /// Facts a registry entry states; they decide which checks and combinations apply.
-inline constexpr const char* kDataFree = "data-free";            ///< weights are all it reads
+inline constexpr const char* kDataFree = "data-free";              ///< weights are all it reads
 inline constexpr const char* kIgnoresWeights = "ignores weights";  ///< scores follow no weight
 
 /// scores[group][unit], as SelectTop takes them.
@@ -55,16 +55,17 @@ std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const S
 
 /// How the scores of several members become one score per unit.
 enum class Reduce { kSum, kMean, kMax, kProd, kFirst };
-Reduce ParseReduce(const std::string& name);           ///< kConfig with choices
+Reduce ParseReduce(const std::string& name);  ///< kConfig with choices
 inline const std::vector<std::string> kReduceNames = {"sum", "mean", "max", "prod", "first"};
 /// members: [M][units] float64 -> [units]. Mean divides by M; first is the root member.
 Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce);
 
 }  // namespace espalier
 
-/// At the end of a criterion's .cc: ESPALIER_REGISTER_CRITERION(L1Norm, L1NormConfig, {.name = ...});
-#define ESPALIER_REGISTER_CRITERION(Impl, Config, ...)                                      \
-  namespace {                                                                              \
-  const ::espalier::Registration<::espalier::Criterion, Impl, Config> register_##Impl(     \
-      ::espalier::EntryInfo __VA_ARGS__);                                                  \
+/// At the end of a criterion's .cc: ESPALIER_REGISTER_CRITERION(L1Norm, L1NormConfig, {.name =
+/// ...});
+#define ESPALIER_REGISTER_CRITERION(Impl, Config, ...)                                 \
+  namespace {                                                                          \
+  const ::espalier::Registration<::espalier::Criterion, Impl, Config> register_##Impl( \
+      ::espalier::EntryInfo __VA_ARGS__);                                              \
   }

@@ -25,7 +25,8 @@ Schema Describe(L1NormConfig& config);
 /// Errors   internal: empty group, or a group of which no member is scored.
 class L1Norm final : public Criterion {
  public:
-  explicit L1Norm(const L1NormConfig& config) : config_(config), reduce_(ParseReduce(config.reduce)) {}
+  explicit L1Norm(const L1NormConfig& config)
+      : config_(config), reduce_(ParseReduce(config.reduce)) {}
   Tensor Score(const GroupView& group, uint64_t seed) const override;
 
  private:

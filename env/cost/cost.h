@@ -104,6 +104,7 @@ class Budget {
 
   const std::vector<Bound>& bounds() const { return bounds_; }
   Convention convention() const { return convention_; }
+  const BudgetConfig& config() const { return config_; }
   bool Feasible(const std::vector<int64_t>& kept) const;
   /// Scales all ratios by one factor (bisection), rounds, then repairs greedily by single steps so
   /// that every bound holds and the tightest is missed by as little as possible.

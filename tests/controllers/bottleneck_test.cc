@@ -1,0 +1,226 @@
+#include "controllers/bottleneck.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "env/base/error.h"
+#include "env/graph/builder.h"
+#include "env/models/models.h"
+
+namespace espalier {
+namespace {
+
+/// stem (3 -> 4) - two residual blocks on a trunk of 4 - classifier; decoupled: 4 branch groups.
+Network TinyResNet() {
+  Builder b("tiny_resnet", 3);
+  ValueId x = b.Input("x", {2, 3, 8, 8});
+  x = b.Relu(b.BatchNorm2d("bn", b.Conv2d("stem", x, 3, 4, {.padding = 1}), 4));
+  for (const std::string block : {"b1", "b2"}) {
+    ValueId y = b.Conv2d(block + ".conv1", x, 4, 6, {.padding = 1});
+    y = b.Relu(b.BatchNorm2d(block + ".bn1", y, 6));
+    y = b.BatchNorm2d(block + ".bn2", b.Conv2d(block + ".conv2", y, 6, 4, {.padding = 1}), 4);
+    x = b.Relu(b.Add(x, y));
+  }
+  return b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 4, 3)});
+}
+
+Space Decoupled(const Network& network) {
+  return BuildSpace(network, {.decouple_residuals = true});
+}
+
+std::vector<Tensor> RunGated(const Space& space, const ParameterStore& store, const Tensor& input,
+                             const std::vector<Gate>& gates) {
+  const Executor executor(space.network().graph);
+  return executor.Run(executor.Bind(store), {input}, {.gates = gates});
+}
+
+ParameterStore DoubleStore(const ParameterStore& store) {
+  ParameterStore copy = store.Clone();
+  for (const std::string& name : copy.CanonicalNames()) {
+    const Tensor& tensor = copy.Get(name);
+    if (at::isFloatingType(tensor.scalar_type())) copy.Set(name, tensor.to(at::kDouble));
+  }
+  return copy;
+}
+
+TEST(BottleneckUnit, StartsAtTheInitialValueEverywhere) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const Bottleneck bottleneck(space, 0.9, at::kCPU);
+  EXPECT_EQ(bottleneck.alpha().numel(), space.total_units());
+  EXPECT_NEAR(bottleneck.alpha()[0].item<double>(), 2.1972, 1e-4);
+  EXPECT_TRUE(at::allclose(bottleneck.Lambda(), at::full({space.total_units()}, 0.9f)));
+  // L_bin = mean over groups of mean |0.9 - 1| = 0.1, whatever the widths
+  EXPECT_NEAR(bottleneck.BinaryLoss(bottleneck.Lambda()).item<double>(), 0.1, 1e-6);
+  EXPECT_EQ(bottleneck.used_groups(), static_cast<int64_t>(space.groups().size()));
+}
+
+TEST(BottleneckUnit, EveryGroupWeighsTheSameInTheBinaryLoss) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const Bottleneck bottleneck(space, 0.5, at::kCPU, at::kDouble);
+  const auto groups = static_cast<double>(space.groups().size());
+  for (size_t g = 0; g < space.groups().size(); ++g) {
+    Tensor lambda = at::ones({space.total_units()}, at::kDouble);
+    lambda.narrow(0, space.unit_offset(g), space.groups()[g].units).fill_(0.75);
+    EXPECT_NEAR(bottleneck.BinaryLoss(lambda).item<double>(), 0.25 / groups, 1e-12);
+  }
+}
+
+TEST(BottleneckUnit, SoftCountsAreSumsPerGroup) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const Bottleneck bottleneck(space, 0.9, at::kCPU, at::kDouble);
+  const Tensor counts = bottleneck.SoftCounts(bottleneck.Lambda());
+  for (size_t g = 0; g < space.groups().size(); ++g) {
+    EXPECT_NEAR(counts[static_cast<int64_t>(g)].item<double>(),
+                0.9 * static_cast<double>(space.groups()[g].units), 1e-12);
+  }
+}
+
+TEST(BottleneckUnit, OpenGatesChangeNothing) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const Bottleneck bottleneck(space, 0.9, at::kCPU);
+  const Tensor input = at::randn({2, 3, 8, 8});
+  const Tensor open = at::ones({space.total_units()});
+  const Tensor gated =
+      RunGated(space, space.network().store, input, bottleneck.Gates(open)).front();
+  EXPECT_TRUE(at::equal(gated, Forward(network, input)));  // x * 1 is exact
+}
+
+TEST(BottleneckProperty, ClosedGatesEqualTheCutNetwork) {
+  const Network network = TinyResNet();
+  for (const bool decouple : {true, false}) {
+    const Space space = BuildSpace(network, {.decouple_residuals = decouple});
+    const Bottleneck bottleneck(space, 0.9, at::kCPU, at::kDouble);
+    const ParameterStore store = DoubleStore(space.network().store);
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      SCOPED_TRACE(seed);
+      Rng rng(seed, 0, "closed gates");
+      Selection selection;
+      for (const Group& group : space.groups()) {
+        auto order = rng.Permutation(group.units);
+        order.resize(1 + rng.Index(static_cast<uint64_t>(group.units)));
+        std::sort(order.begin(), order.end());
+        selection.push_back(order);
+      }
+      const std::vector<uint8_t> mask = UnitMask(space, selection);
+      const Tensor lambda = at::tensor(mask, at::kByte).to(at::kDouble);
+      const Tensor input = at::randn({2, 3, 8, 8}, at::kDouble);
+      const Tensor masked = RunGated(space, store, input, bottleneck.Gates(lambda)).front();
+      const Plan plan = MakePlan(space, selection);
+      Network cut = Cut(space.network(), plan);
+      cut.store = DoubleStore(cut.store);
+      EXPECT_TRUE(at::allclose(Forward(cut, input), masked, 1e-7, 1e-7));
+    }
+  }
+}
+
+TEST(BottleneckProperty, GradientsMatchFiniteDifferences) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const ParameterStore store = DoubleStore(space.network().store);
+  const CostModel cost(space);
+  const double full = cost.Full(Convention::kAutobot).macs;
+  const Bound bound{.kind = CostKind::kMacs, .limit = 0.4 * full, .full = full, .least = 0};
+  const Tensor input = at::randn({2, 3, 8, 8}, at::kDouble);
+  const Tensor labels = at::tensor({0, 2}, at::kLong);
+  const Bottleneck bottleneck(space, 0.8, at::kCPU, at::kDouble);
+  const auto objective = [&](const Tensor& lambda) {
+    const Tensor logits = RunGated(space, store, input, bottleneck.Gates(lambda)).front();
+    return at::cross_entropy_loss(logits, labels) +
+           6 * BudgetLoss(cost, Convention::kAutobot, {&bound, 1}, bottleneck.SoftCounts(lambda)) +
+           0.4 * bottleneck.BinaryLoss(lambda);
+  };
+  objective(bottleneck.Lambda()).backward();
+  const Tensor alpha = bottleneck.alpha().detach();
+  const double step = 1e-5;
+  for (int64_t unit = 0; unit < space.total_units(); unit += 3) {
+    SCOPED_TRACE(unit);
+    Tensor up = alpha.clone(), down = alpha.clone();
+    up[unit] += step;
+    down[unit] -= step;
+    const double slope =
+        (objective(at::sigmoid(up)) - objective(at::sigmoid(down))).item<double>() / (2 * step);
+    EXPECT_NEAR(bottleneck.alpha().grad()[unit].item<double>(), slope, 1e-6);
+  }
+}
+
+TEST(BudgetLossUnit, IsOneAtFullZeroAtTargetHalfAtHalfTheTarget) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const CostModel cost(space);
+  std::vector<double> widths;
+  for (const Group& group : space.groups()) widths.push_back(static_cast<double>(group.units));
+  const Tensor units = at::tensor(widths, at::kDouble);
+  const double full = cost.Full(Convention::kAutobot).macs;
+  const auto loss = [&](double limit) {
+    const Bound bound{.kind = CostKind::kMacs, .limit = limit, .full = 2 * full, .least = 0};
+    return BudgetLoss(cost, Convention::kAutobot, {&bound, 1}, units).item<double>();
+  };
+  EXPECT_NEAR(loss(full), 0, 1e-12);            // F = T
+  EXPECT_NEAR(loss(2 * full), 0.5, 1e-12);      // F = T / 2: 1 - F / T
+  EXPECT_NEAR(loss(full / 2), 1.0 / 3, 1e-12);  // (F - F/2) / (2F - F/2)
+  const Bound whole{.kind = CostKind::kMacs, .limit = full / 3, .full = full, .least = 0};
+  EXPECT_NEAR(BudgetLoss(cost, Convention::kAutobot, {&whole, 1}, units).item<double>(), 1, 1e-12);
+}
+
+TEST(BudgetLossUnit, FollowsTheBoundMostExceeded) {
+  const Network network = TinyResNet();
+  const Space space = Decoupled(network);
+  const CostModel cost(space);
+  std::vector<double> widths;
+  for (const Group& group : space.groups()) widths.push_back(static_cast<double>(group.units));
+  const Tensor units = at::tensor(widths, at::kDouble).set_requires_grad(true);
+  const Cost full = cost.Full(Convention::kCanonical);
+  const std::vector<Bound> bounds = {
+      {.kind = CostKind::kMacs, .limit = 0.9 * full.macs, .full = full.macs, .least = 0},
+      {.kind = CostKind::kParams, .limit = 0.5 * full.params, .full = full.params, .least = 0}};
+  // Parameters exceed by 2, MACs by 1.11: (F - T) / (M - T) = 1 for the parameters.
+  const Tensor loss = BudgetLoss(cost, Convention::kCanonical, bounds, units);
+  EXPECT_NEAR(loss.item<double>(), 1, 1e-12);
+  loss.backward();
+  const auto gradient = cost.Gradient(CostKind::kParams, Convention::kCanonical, widths);
+  for (size_t g = 0; g < gradient.size(); ++g) {
+    EXPECT_NEAR(units.grad()[static_cast<int64_t>(g)].item<double>(),
+                gradient[g] / (0.5 * full.params), 1e-12);
+  }
+}
+
+/// beta L_F of the first step, lambda = 0.9 everywhere: pure arithmetic on the built-in networks.
+/// Expected values: the authors' logs, printed to 4 digits.
+struct StepOne {
+  const char* network;
+  double beta, target, expected;
+};
+class BottleneckStepOneUnit : public testing::TestWithParam<StepOne> {};
+
+TEST_P(BottleneckStepOneUnit, MatchesTheAuthorsLog) {
+  const StepOne& run = GetParam();
+  const Network network = BuildModel(run.network);
+  const Space space = Decoupled(network);
+  const CostModel cost(space);
+  const Bound bound{.kind = CostKind::kMacs,
+                    .limit = run.target,
+                    .full = cost.Full(Convention::kAutobot).macs,
+                    .least = 0};
+  const Bottleneck bottleneck(space, 0.9, at::kCPU);
+  const Tensor lambda = bottleneck.Lambda();
+  const double loss =
+      run.beta * BudgetLoss(cost, Convention::kAutobot, {&bound, 1}, bottleneck.SoftCounts(lambda))
+                     .item<double>();
+  EXPECT_NEAR(loss, run.expected, 6e-5);
+  EXPECT_NEAR(0.4 * bottleneck.BinaryLoss(lambda).item<double>(), 0.040, 1e-6);
+}
+
+INSTANTIATE_TEST_SUITE_P(Logged, BottleneckStepOneUnit,
+                         testing::Values(StepOne{"resnet56", 6, 55.84e6, 4.4438},
+                                         StepOne{"resnet110", 6, 85.3e6, 4.6947},
+                                         StepOne{"vgg16_bn_cifar", 6, 108.61e6, 4.2664},
+                                         StepOne{"densenet40", 6, 128.11e6, 3.9640}),
+                         [](const auto& info) { return std::string(info.param.network); });
+
+}  // namespace
+}  // namespace espalier
