@@ -1,0 +1,152 @@
+#include "env/data/formats.h"
+
+#include <ATen/ATen.h>
+#include <png.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "env/base/error.h"
+#include "env/base/files.h"
+
+namespace espalier {
+namespace {
+
+constexpr int64_t kCifarSize = 32;
+constexpr int64_t kCifarBytes = 3 * kCifarSize * kCifarSize;
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;     // the largest file read here has 180 MB
+constexpr uint32_t kIdxImages = 2051, kIdxLabels = 2049;  // 0x0803, 0x0801: uint8, 3 or 1 axes
+
+[[noreturn]] void Fail(const std::filesystem::path& path, const std::string& expected,
+                       const std::string& found, const std::string& fetch) {
+  throw Error(ErrorKind::kData,
+              Str("data file '", path.string(), "': expected ", expected, ", found ", found),
+              Str("fetch the data set again: ", fetch));
+}
+
+std::string ReadData(const std::filesystem::path& path, const std::string& expected,
+                     const std::string& fetch) {
+  if (!std::filesystem::is_regular_file(path)) Fail(path, expected, "no such file", fetch);
+  return ReadFile(path, kMaxFileBytes);
+}
+
+void CheckLabels(const Tensor& labels, int64_t classes, const std::filesystem::path& path,
+                 const std::string& fetch) {
+  if (labels.numel() == 0) Fail(path, "at least one label", "none", fetch);
+  const auto low = labels.min().item<int64_t>(), high = labels.max().item<int64_t>();
+  if (low < 0 || high >= classes)
+    Fail(path, Str("labels 0 to ", classes - 1), Str("labels ", low, " to ", high), fetch);
+}
+
+/// libpng's simplified reader: frees its state on every way out.
+struct PngImage {
+  png_image image{};
+  PngImage() { image.version = PNG_IMAGE_VERSION; }
+  PngImage(const PngImage&) = delete;
+  PngImage& operator=(const PngImage&) = delete;
+  ~PngImage() { png_image_free(&image); }
+};
+
+uint32_t BigEndian(const std::string& bytes, size_t offset) {
+  uint32_t value = 0;
+  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
+  return value;
+}
+
+}  // namespace
+
+Tensor ReadRowPng(const std::filesystem::path& path, int64_t rows, int64_t size,
+                  const std::string& fetch) {
+  const int64_t width = size * size;
+  const std::string expected = Str("an RGB PNG of ", width, " x ", rows, " pixels");
+  const std::string bytes = ReadData(path, expected, fetch);
+  PngImage png;
+  if (!png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()))
+    Fail(path, expected, Str(bytes.size(), " bytes that are no PNG (", png.image.message, ")"),
+         fetch);
+  if (png.image.width != width || png.image.height != rows)
+    Fail(path, expected, Str(png.image.width, " x ", png.image.height, " pixels"), fetch);
+  png.image.format = PNG_FORMAT_RGB;
+  Tensor pixels = at::empty({rows, size, size, 3}, at::kByte);  // [N, H, W, C], as in the file
+  if (!png_image_finish_read(&png.image, nullptr, pixels.data_ptr(),
+                             static_cast<png_int_32>(width * 3), nullptr))
+    Fail(path, expected,
+         Str("a truncated or corrupt PNG of ", bytes.size(), " bytes (", png.image.message, ")"),
+         fetch);
+  return pixels.permute({0, 3, 1, 2}).contiguous();
+}
+
+Tensor ReadLabelJson(const std::filesystem::path& path, int64_t classes, const std::string& fetch) {
+  const std::string expected = Str("a JSON array of labels 0 to ", classes - 1);
+  const std::string bytes = ReadData(path, expected, fetch);
+  const auto json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_array())
+    Fail(path, expected, Str(bytes.size(), " bytes that are no JSON array"), fetch);
+  std::vector<int64_t> labels;
+  labels.reserve(json.size());
+  for (const auto& item : json) {
+    if (!item.is_number_integer())
+      Fail(path, expected, Str("entry ", labels.size(), " = ", item.dump()), fetch);
+    labels.push_back(item.get<int64_t>());
+  }
+  Tensor result = at::tensor(labels, at::kLong);  // [N]
+  CheckLabels(result, classes, path, fetch);
+  return result;
+}
+
+ImageSet ReadCifarBinary(const std::filesystem::path& path, int64_t records, int64_t label_bytes,
+                         int64_t classes, const std::string& fetch) {
+  const int64_t record_bytes = label_bytes + kCifarBytes;
+  const std::string expected =
+      Str(records * record_bytes, " bytes (", records, " records of ", record_bytes, ")");
+  std::string bytes = ReadData(path, expected, fetch);
+  if (static_cast<int64_t>(bytes.size()) != records * record_bytes)
+    Fail(path, expected, Str(bytes.size(), " bytes"), fetch);
+  const Tensor all = at::from_blob(bytes.data(), {records, record_bytes}, at::kByte);
+  ImageSet set;
+  set.labels = all.select(1, label_bytes - 1).to(at::kLong);  // CIFAR-100: coarse, then fine
+  set.images = all.narrow(1, label_bytes, kCifarBytes)
+                   .contiguous()
+                   .view({records, 3, kCifarSize, kCifarSize});
+  if (set.images.data_ptr() == all.data_ptr()) set.images = set.images.clone();
+  set.classes = classes;
+  CheckLabels(set.labels, classes, path, fetch);
+  return set;
+}
+
+ImageSet ReadIdxPair(const std::filesystem::path& images, const std::filesystem::path& labels,
+                     int64_t classes, const std::string& fetch) {
+  std::string pixels = ReadData(images, "an idx file of images", fetch);
+  if (pixels.size() < 16 || BigEndian(pixels, 0) != kIdxImages)
+    Fail(images, Str("an idx header with magic number ", kIdxImages),
+         pixels.size() < 16 ? Str(pixels.size(), " bytes") : Str("magic ", BigEndian(pixels, 0)),
+         fetch);
+  const int64_t count = BigEndian(pixels, 4), height = BigEndian(pixels, 8),
+                width = BigEndian(pixels, 12);
+  constexpr int64_t kMaxSide = 1024;  // keeps count * height * width far from overflow
+  if (height < 1 || height > kMaxSide || width < 1 || width > kMaxSide)
+    Fail(images, Str("sides of 1 to ", kMaxSide), Str(height, " x ", width), fetch);
+  if (static_cast<int64_t>(pixels.size()) != 16 + count * height * width)
+    Fail(images,
+         Str(16 + count * height * width, " bytes (", count, " images of ", height, " x ", width,
+             ")"),
+         Str(pixels.size(), " bytes"), fetch);
+  std::string classes_of = ReadData(labels, "an idx file of labels", fetch);
+  const std::string expected =
+      Str(8 + count, " bytes with magic number ", kIdxLabels, " and ", count, " labels");
+  if (static_cast<int64_t>(classes_of.size()) != 8 + count)
+    Fail(labels, expected, Str(classes_of.size(), " bytes"), fetch);
+  if (BigEndian(classes_of, 0) != kIdxLabels || BigEndian(classes_of, 4) != count)
+    Fail(labels, expected,
+         Str("magic number ", BigEndian(classes_of, 0), " and ", BigEndian(classes_of, 4),
+             " labels"),
+         fetch);
+  ImageSet set;
+  set.images = at::from_blob(pixels.data() + 16, {count, 1, height, width}, at::kByte).clone();
+  set.labels = at::from_blob(classes_of.data() + 8, {count}, at::kByte).to(at::kLong);
+  set.classes = classes;
+  CheckLabels(set.labels, classes, labels, fetch);
+  return set;
+}
+
+}  // namespace espalier

@@ -1,0 +1,80 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "env/base/error.h"
+#include "env/data/dataset.h"
+
+namespace espalier {
+
+Tensor AugmentCropFlip(const Tensor& images, int64_t padding, Rng& rng) {
+  ESPALIER_CHECK(images.dim() == 4 && images.scalar_type() == at::kByte, "images are ",
+                 images.sizes(), " ", images.scalar_type(), ", expected [B, C, H, W] uint8");
+  const Tensor source = images.cpu().contiguous();
+  Tensor result = at::zeros_like(source);
+  const int64_t channels = source.size(1), height = source.size(2), width = source.size(3);
+  const auto* from = source.const_data_ptr<uint8_t>();
+  auto* to = result.data_ptr<uint8_t>();
+  const auto choices = static_cast<uint64_t>(2 * padding + 1);
+  for (int64_t image = 0; image < source.size(0); ++image) {
+    const int64_t down = static_cast<int64_t>(rng.Index(choices)) - padding;
+    const int64_t right = static_cast<int64_t>(rng.Index(choices)) - padding;
+    const bool flip = rng.Index(2) == 1;
+    // Columns [first, last) of the crop lie inside the image; the rest stays zero.
+    const int64_t first = std::max<int64_t>(0, -right), last = std::min(width, width - right);
+    for (int64_t row = 0; row < channels * height; ++row) {
+      const int64_t y = row % height + down;
+      if (y < 0 || y >= height || first >= last) continue;
+      const uint8_t* line = from + (image * channels * height + row + down) * width + right;
+      uint8_t* out = to + (image * channels * height + row) * width;
+      if (flip)
+        std::reverse_copy(line + first, line + last, out + width - last);
+      else
+        std::memcpy(out + first, line + first, static_cast<size_t>(last - first));
+    }
+  }
+  return result.to(images.device());
+}
+
+Loader::Loader(const Splits& splits, const ImageSet& images, const Options& options)
+    : splits_(splits), images_(images), options_(options) {
+  if (options.batch_size < 1)
+    throw Error(ErrorKind::kConfig, Str("batch_size = ", options.batch_size, ": must be >= 1"));
+  if (images.count() == 0) throw Error(ErrorKind::kConfig, "no images to load batches from");
+  if (options.drop_last && options.batch_size > images.count())
+    throw Error(ErrorKind::kConfig, Str("batch_size = ", options.batch_size,
+                                        ": must be <= ", images.count(), ", the number of images"));
+}
+
+int64_t Loader::batches_per_epoch() const {
+  const int64_t count = images_.count(), size = options_.batch_size;
+  return options_.drop_last ? count / size : (count + size - 1) / size;
+}
+
+Loader::Batch Loader::Get(int64_t epoch, int64_t batch) {
+  ESPALIER_CHECK(epoch >= 0 && batch >= 0 && batch < batches_per_epoch(), "batch ", batch,
+                 " of epoch ", epoch, ", an epoch has ", batches_per_epoch());
+  const auto trial = static_cast<uint64_t>(epoch);
+  if (epoch != cached_epoch_) {
+    const auto order = Rng(options_.seed, trial, "data order").Permutation(images_.count());
+    order_ = at::tensor(order, at::kLong);
+    cached_epoch_ = epoch;
+  }
+  const int64_t start = batch * options_.batch_size;
+  const int64_t size = std::min(options_.batch_size, images_.count() - start);
+  const Tensor index = order_.narrow(0, start, size).to(images_.images.device());
+  Tensor pixels = images_.images.index_select(0, index);  // [B, C, H, W] uint8
+  if (options_.augment && splits_.config().augmentation == "crop_flip") {
+    constexpr int64_t kPadding = 4;
+    // A stream a batch: any batch can be made without the ones before it.
+    Rng rng(StreamSeed(options_.seed, trial, "augmentation"), static_cast<uint64_t>(batch),
+            "batch");
+    pixels = AugmentCropFlip(pixels, kPadding, rng);
+  }
+  const auto format =
+      options_.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  return {splits_.Normalize(pixels.contiguous(format)), images_.labels.index_select(0, index)};
+}
+
+}  // namespace espalier
