@@ -140,7 +140,7 @@ struct ConfigSection::Data {
 
   const toml::node* Find(const std::string& dotted) const {
     const toml::node* node = &table;
-    for (size_t start = 0; node && start <= dotted.size();) {
+    for (size_t start = 0; node && start < dotted.size();) {
       const size_t end = std::min(dotted.find('.', start), dotted.size());
       const toml::table* const parent = node->as_table();
       node = parent ? parent->get(dotted.substr(start, end - start)) : nullptr;
@@ -154,7 +154,7 @@ struct ConfigSection::Data {
     return found == sources.end() ? missing : found->second;
   }
   std::string NotATable(const std::string& dotted) const {
-    return Problem(Str("'", dotted, "' must be a table, found a ", FoundType(*Find(dotted))),
+    return Problem(Str("'", dotted, "' must be a table, found ", FoundType(*Find(dotted))),
                    SourceOf(dotted).origin, Str("write [", dotted, "] and its keys below"));
   }
 };

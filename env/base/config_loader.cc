@@ -126,8 +126,8 @@ void ConfigLoader::AddIncludes(const toml::node& include, const std::string& ori
       names.push_back(item.as_string()->get());
     }
   } else if (names.empty()) {
-    ThrowConfigAt(
-        Str("'include' wants a file name or a list of them, found a ", FoundType(include)), here);
+    ThrowConfigAt(Str("'include' wants a file name or a list of them, found ", FoundType(include)),
+                  here);
   }
   for (const std::string& name : names) {
     const fs::path path = (folder / name).lexically_normal();

@@ -21,6 +21,13 @@ std::string ShortestText(double value) {
   return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
+/// The same without an exponent.
+std::string FixedText(double value) {
+  char digits[400];  // 5e-324 has 324 places
+  return {digits,
+          std::to_chars(digits, digits + sizeof digits, value, std::chars_format::fixed).ptr};
+}
+
 std::string TomlText(bool value) { return value ? "true" : "false"; }
 std::string TomlText(int64_t value) { return std::to_string(value); }
 std::string TomlText(double value) {
@@ -97,7 +104,7 @@ Quantity ParseQuantity(const std::string& text) {
 std::string ToString(const Quantity& quantity) {
   if (quantity.is_fraction) return ShortestText(quantity.value);
   for (const auto& [letter, scale] : kSuffixes) {
-    const std::string text = ShortestText(quantity.value / scale) + letter;
+    const std::string text = FixedText(quantity.value / scale) + letter;
     // An amount up to 1 needs a suffix too: without one it would read back as a fraction.
     const bool fits = quantity.value >= scale || (letter == 'k' && quantity.value <= 1);
     if (fits && text.size() <= 9 && ParseQuantity(text) == quantity) return text;
