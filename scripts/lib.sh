@@ -7,8 +7,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LOGS=$ROOT/build/logs
 VENV=$ROOT/.venv
 DRY_RUN=${DRY_RUN:-0}
-TORCH_VERSION=2.13.0
 cd "$ROOT"
+# Tools that setup had to take from pip (a newer cmake, say) come first.
+[[ ! -x $VENV/bin/cmake ]] || PATH=$VENV/bin:$PATH
 
 if [[ -t 1 ]]; then
   BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
@@ -17,7 +18,7 @@ else
 fi
 
 # usage SCRIPT: the comment block at the head of a script is its help.
-usage() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$1"; }
+usage() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
 say() { printf '%s\n' "$*"; }
 step() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
@@ -69,8 +70,8 @@ aloud() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The processors this process may use, at most $1 (a compiler job takes up to 3 GiB).
-jobs_for() {
+# How many compilers may run at once: one a processor, and 2 GiB of memory for each.
+compile_jobs() {
   local count memory_gib
   count=$(nproc)
   memory_gib=$(awk '/^MemTotal/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 4)
@@ -83,7 +84,9 @@ jobs_for() {
 python_with_torch() {
   local python
   for python in python3 "$VENV/bin/python"; do
-    if "$python" -c 'import torch' >/dev/null 2>&1; then
+    # Looked for, not imported: that takes milliseconds instead of seconds.
+    if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' \
+      >/dev/null 2>&1; then
       echo "$python"
       return 0
     fi
@@ -93,11 +96,12 @@ python_with_torch() {
 
 # missing_packages NAME...: prints those that dpkg does not have.
 missing_packages() {
-  local package
+  local installed package missing=()
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
   for package in "$@"; do
-    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
-      printf '%s ' "$package"
+    grep -qx "installed $package" <<<"$installed" || missing+=("$package")
   done
+  echo "${missing[*]}"
 }
 
 # install_packages NAME...: by apt, as root or with sudo; installs nothing that is there.
