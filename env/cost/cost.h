@@ -17,7 +17,7 @@ namespace espalier {
 enum class Convention {
   kCanonical,  ///< convolutions, linears and matrix products only; no bias
   kThop,       ///< plus 2 per batch-norm element, pooling and conv bias: the `thop` counter
-  kAutobot,    ///< thop as AutoBot's loss counts it: conv bias and 1-d batch-norm stay at full width
+  kAutobot,  ///< thop as AutoBot's loss counts it: conv bias and 1-d batch-norm stay at full width
 };
 const char* ConventionName(Convention convention);
 Convention ParseConvention(const std::string& name);  ///< kConfig with choices
@@ -63,7 +63,7 @@ class CostModel {
   struct Term {
     double coefficient;
     std::vector<int32_t> axes;
-    int32_t op;       ///< -1 for parameters
+    int32_t op;  ///< -1 for parameters
   };
 
  private:
@@ -82,9 +82,9 @@ class CostModel {
 struct BudgetConfig {
   std::optional<Quantity> macs, params, activation_bytes;
   std::string convention = "canonical";
-  int64_t round_to = 1;     ///< kept counts are multiples of this (or the full width)
-  double min_keep = 0.0;    ///< least keep ratio per group; at least one unit (one round_to) stays
-  double max_keep = 1.0;    ///< largest keep ratio per group; 1 = no bound
+  int64_t round_to = 1;   ///< kept counts are multiples of this (or the full width)
+  double min_keep = 0.0;  ///< least keep ratio per group; at least one unit (one round_to) stays
+  double max_keep = 1.0;  ///< largest keep ratio per group; 1 = no bound
 };
 Schema Describe(BudgetConfig& config);
 

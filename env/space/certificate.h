@@ -11,16 +11,16 @@ namespace espalier {
 
 /// Proof that a cut is exact, made by the program on every cut and re-checked by `espalier verify`.
 ///
-/// Masked == pruned: M is the original network with, for each removed unit, every consumer's input
-/// slice zeroed; P is the cut network. max|P - M| <= tolerance * max|M| at two batch sizes, in double
+/// Masked == pruned: M is the original network with every read of a removed unit multiplied by
+/// zero; P is the cut network. max|P - M| <= tolerance * max|M| at two batch sizes, in double
 /// precision with randomised batch-norm statistics, so that leaks are visible.
-/// Invariance: zero all consumer slices of a random half of the units, then overwrite their producer
-/// rows with noise: the output must not change by a single bit.
-/// Control: the uncut output differs from M by more than 1e-2 relative, else the test proves nothing.
+/// Invariance: zero all reads of a random half of the units, then overwrite their producer rows
+/// with noise: the output must not change by a single bit. Control: the uncut output differs from M
+/// by more than 1e-2 relative, else the test proves nothing.
 struct Certificate {
   bool passed = false;
-  double max_abs_error = 0;   ///< float32, the real weights, worst of two batch sizes
-  double max_rel_error = 0;   ///< divided by max|M|
+  double max_abs_error = 0;      ///< float32, the real weights, worst of two batch sizes
+  double max_rel_error = 0;      ///< divided by max|M|
   double max_rel_error_f64 = 0;  ///< double precision, randomised statistics
   double tolerance = 1e-5;       ///< for max_rel_error; 1e-10 for the double-precision run
   bool invariance_exact = false;
@@ -34,8 +34,5 @@ Certificate Certify(const Space& space, const Selection& selection, const Plan& 
                     const Network& pruned, uint64_t seed = 0);
 nlohmann::json ToJson(const Certificate& certificate);
 Certificate CertificateFromJson(const nlohmann::json& json);
-
-/// Store of the masked reference M: a clone with the consumer slices of removed units zeroed.
-ParameterStore MaskedStore(const Space& space, const Selection& selection);
 
 }  // namespace espalier

@@ -17,8 +17,8 @@ using Selection = std::vector<std::vector<int64_t>>;
 
 Selection KeepAll(const Space& space);
 std::vector<int64_t> KeptCounts(const Selection& selection);
-/// Highest scores first, `counts[g]` units of group g (equal per block where blocks > 1); ties go to
-/// the lower index. scores[g]: [units], larger = keep. Errors: internal on size mismatch.
+/// Highest scores first, `counts[g]` units of group g (equal per block where blocks > 1); ties go
+/// to the lower index. scores[g]: [units], larger = keep. Errors: internal on size mismatch.
 Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& scores,
                     const std::vector<int64_t>& counts);
 /// [total_units] 1 = kept.
@@ -37,7 +37,7 @@ struct LiteralEdit {
   std::string argument;  ///< "size"
   int32_t op_index = -1;
   std::vector<int64_t> from, to;
-  bool is_list = true;   ///< false: a single int such as `groups`
+  bool is_list = true;  ///< false: a single int such as `groups`
 };
 
 /// Parameter -> axis -> kept indices, all in original coordinates, plus literal edits. Order
@@ -45,7 +45,11 @@ struct LiteralEdit {
 struct Plan {
   std::string source_name, source_sha256;
   std::map<std::string, std::vector<KeptAxis>> kept;  ///< cut axes only
-  struct GroupKept { std::string name; int64_t units; std::vector<int64_t> kept; };
+  struct GroupKept {
+    std::string name;
+    int64_t units;
+    std::vector<int64_t> kept;
+  };
   std::vector<GroupKept> groups;
   std::vector<LiteralEdit> edits;
 };

@@ -21,20 +21,20 @@ enum class MemberRole {
 struct Member {
   std::string parameter;  ///< canonical store name
   int64_t axis = 0;
-  int64_t blocks = 1;     ///< grouped convolution: axis-0 blocks that keep different indices
+  int64_t blocks = 1;  ///< grouped convolution: axis-0 blocks that keep different indices
   MemberRole role = MemberRole::kProducer;
-  int64_t per_unit = 1;   ///< coordinates per unit (flatten: H*W)
+  int64_t per_unit = 1;          ///< coordinates per unit (flatten: H*W)
   std::vector<int64_t> indices;  ///< [units * per_unit]; in [0, size) or block * size + offset
 };
 
 /// Units that compete with each other because they couple the same parameters.
 struct Group {
-  std::string name;   ///< module path of its first producer, e.g. "layer1.0.conv1"
-  std::string kind;   ///< "channel"
+  std::string name;  ///< module path of its first producer, e.g. "layer1.0.conv1"
+  std::string kind;  ///< "channel"
   int64_t units = 0;
   std::vector<Member> members;
-  /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is in
-  /// block u / (units / blocks).
+  /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is
+  /// in block u / (units / blocks).
   int64_t blocks = 1;
   bool exact = true;  ///< false: a statistic runs over this axis (layer norm): not bit-comparable
 };
@@ -43,12 +43,12 @@ struct Group {
 struct Pin {
   std::string parameter;  ///< canonical store name of a producer axis
   int64_t axis = 0;
-  int64_t count = 0;      ///< coordinates pinned on that axis
-  std::string reason;     ///< "network output", "network input", "aten::foo at block.3: no rule", ...
+  int64_t count = 0;   ///< coordinates pinned on that axis
+  std::string reason;  ///< "network output", "network input", "aten::foo at block.3: no rule", ...
 };
 
-/// Where units are read: the argument of an op whose axis carries them. A controller that multiplies
-/// here masks exactly (depgraph: masking at the consumers).
+/// Where units are read: the argument of an op whose axis carries them. A controller that
+/// multiplies here masks exactly (depgraph: masking at the consumers).
 struct ReadPoint {
   int32_t op = -1;
   int32_t arg = -1;
@@ -69,23 +69,27 @@ struct SpaceOptions {
   /// Separate residual branches from their trunk before grouping (AutoBot's CIFAR ResNets): the
   /// trunk keeps its width, each branch's last convolution becomes a group of its own.
   bool decouple_residuals = false;
-  std::vector<std::string> exclude;  ///< module-path patterns (`*` any text) that are not cut
+  std::vector<std::string> exclude{};  ///< module-path patterns (`*` any text) that are not cut
 };
 
 /// What one value of the graph looks like to the cost model: recorded sizes at batch 1 and, for
 /// each axis, how many coordinates survive.
 struct ValueShape {
   std::vector<int64_t> sizes;
-  std::vector<AxisCount> axes;
-  std::vector<std::vector<int32_t>> unit;  ///< per axis: [size] global unit, -1 rigid, -2 phantom
-                                           ///< (zero padding that may go); empty = rigid axis
+  std::vector<AxisCount> axes;             ///< coordinates over all blocks when blocks[axis] > 1
+  std::vector<int64_t> blocks;             ///< per axis: grouped-convolution weights keep
+                                           ///< count / blocks on this axis; else 1
+  std::vector<std::vector<int32_t>> unit;  ///< per axis: [coordinates] global unit, -1 rigid;
+                                           ///< empty = the whole axis is rigid
 };
 
 /// All Groups of a Network, found by label execution, and what cannot be pruned.
 ///
-/// Source   label execution and union-find over coordinates: every activation element carries the id
+/// Source   label execution and union-find over coordinates: every activation element carries the
+/// id
 ///          of the coordinate it came from; data-movement ops run themselves on the ids.
-/// Errors   kModel when the network does not run on its recorded shapes. Operators without a rule are
+/// Errors   kModel when the network does not run on its recorded shapes. Operators without a rule
+/// are
 ///          never guessed: what they touch is pinned with the operator's name.
 /// Cost     one forward at batch 1 plus integer copies; grouping is near-linear in coordinates.
 class Space {
@@ -113,6 +117,10 @@ class Space {
 };
 
 Space BuildSpace(const Network& network, const SpaceOptions& options = {});
+
+/// Gates that multiply every read of every unit by its factor: factors [total_units] of any float
+/// dtype (0/1 masks, or a controller's soft gates, which then receive gradients).
+std::vector<Gate> ReadGates(const Space& space, const Tensor& factors);
 
 /// Rewrites every residual add whose branch can be cut apart from its trunk into
 /// index_add(trunk, 1, index, branch) with `index` a buffer 0..C-1: same function, separate widths.

@@ -1,0 +1,275 @@
+#include "env/cost/cost.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+const std::vector<std::pair<std::string, Convention>> kConventions = {
+    {"canonical", Convention::kCanonical},
+    {"thop", Convention::kThop},
+    {"autobot", Convention::kAutobot}};
+
+/// Ops whose output is only another view of their input: no bytes of their own.
+bool IsView(const std::string& name) {
+  static const std::set<std::string> kViews = {
+      "view",      "flatten", "permute",        "transpose",        "t",      "slice",
+      "narrow",    "select",  "squeeze",        "unsqueeze",        "expand", "detach",
+      "alias",     "chunk",   "split",          "split_with_sizes", "unbind", "movedim",
+      "unflatten", "dropout", "feature_dropout"};
+  return name.ends_with("_") || kViews.contains(name);
+}
+
+/// Element-wise work and data movement: no MACs under any of the conventions.
+bool IsFree(const std::string& name) {
+  static const std::set<std::string> kFree = {"relu",       "hardtanh",   "relu6",
+                                              "leaky_relu", "elu",        "gelu",
+                                              "silu",       "mish",       "sigmoid",
+                                              "tanh",       "hardswish",  "hardsigmoid",
+                                              "softplus",   "clamp",      "add",
+                                              "sub",        "mul",        "div",
+                                              "cat",        "stack",      "constant_pad_nd",
+                                              "pad",        "index_add",  "max_pool1d",
+                                              "max_pool2d", "max_pool3d", "max_pool2d_with_indices",
+                                              "contiguous", "clone",      "to",
+                                              "reshape",    "sym_size",   "neg",
+                                              "exp"};
+  std::string base = name;
+  if (base.ends_with("_")) base.pop_back();
+  return kFree.contains(base) || IsView(base);
+}
+
+double Product(const std::vector<int64_t>& sizes, size_t first) {
+  double product = 1;
+  for (size_t i = first; i < sizes.size(); ++i) product *= static_cast<double>(sizes[i]);
+  return product;
+}
+
+}  // namespace
+
+const char* ConventionName(Convention convention) {
+  for (const auto& [name, value] : kConventions)
+    if (value == convention) return name.c_str();
+  return "?";
+}
+
+Convention ParseConvention(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [known, value] : kConventions) {
+    if (known == name) return value;
+    names.push_back(known);
+  }
+  throw Error(ErrorKind::kConfig, Str("unknown MAC convention '", name, "'"),
+              SuggestName(name, names));
+}
+
+int32_t CostModel::AxisId(const AxisCount& axis) {
+  for (size_t i = 0; i < axes_.size(); ++i)
+    if (axes_[i] == axis) return static_cast<int32_t>(i);
+  axes_.push_back(axis);
+  return static_cast<int32_t>(axes_.size() - 1);
+}
+
+CostModel::CostModel(const Space& space) {
+  for (const Group& group : space.groups()) {
+    units_.push_back(group.units);
+    blocks_.push_back(group.blocks);
+    names_.push_back(group.name);
+  }
+  const Network& network = space.network();
+  for (size_t i = 0; i < network.graph.ops.size(); ++i) {
+    op_names_.push_back({network.graph.ops[i].name, network.graph.ops[i].module_path});
+    AddOp(space, static_cast<int32_t>(i));
+  }
+  std::set<std::string> counted;
+  for (size_t id = 0; id < network.graph.values.size(); ++id) {
+    const Value& value = network.graph.values[id];
+    if (value.kind != ValueKind::kParameter ||
+        !counted.insert(network.store.Canonical(value.target)).second)
+      continue;
+    const ValueShape& shape = space.values()[id];
+    Term term{1, {}, -1};
+    for (size_t axis = 0; axis < shape.sizes.size(); ++axis) {
+      if (shape.axes[axis].terms.empty()) {
+        term.coefficient *= static_cast<double>(shape.sizes[axis]);
+        continue;
+      }
+      term.coefficient /= static_cast<double>(shape.blocks[axis]);
+      term.axes.push_back(AxisId(shape.axes[axis]));
+    }
+    params_.push_back(std::move(term));
+  }
+}
+
+/// MACs of one op under each convention.
+///
+/// Source   AutoBot's module counters (thop of that era): conv C_out C_in H W k^2 plus one per
+/// output
+///          element for a bias; linear C_in C_out; batch-norm 2 per element; average pooling one
+///          per output element, adaptive average pooling (k^2 + 1) per output element with k =
+///          input side / output side; ReLU and max pooling nothing.
+void CostModel::AddOp(const Space& space, int32_t index) {
+  const Op& op = space.network().graph.ops[static_cast<size_t>(index)];
+  const std::string name = op.handle.operator_name().name.substr(6);  // without "aten::"
+  const auto& values = space.values();
+  const ValueShape& out = values[static_cast<size_t>(op.outputs.front())];
+  // A term over the given axes of a value; rigid axes go into the coefficient.
+  const auto term = [&](double coefficient, std::vector<const AxisCount*> axes) {
+    Term made{coefficient, {}, index};
+    for (const AxisCount* axis : axes) {
+      if (axis->terms.empty())
+        made.coefficient *= static_cast<double>(axis->constant);
+      else
+        made.axes.push_back(AxisId(*axis));
+    }
+    return made;
+  };
+  const auto full = [&](double coefficient) { return Term{coefficient, {}, index}; };
+  const auto all_axes = [](const ValueShape& shape) {
+    std::vector<const AxisCount*> axes;
+    for (const AxisCount& axis : shape.axes) axes.push_back(&axis);
+    return axes;
+  };
+  if (!IsView(name)) activations_.push_back(term(4.0, all_axes(out)));
+
+  if (name.starts_with("conv") || name == "_convolution") {
+    const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
+    const auto& weight = values[static_cast<size_t>(op.ValueArg("weight"))].sizes;
+    const auto groups = static_cast<double>(op.Constant("groups").toInt());
+    const double area = Product(out.sizes, 2), kernel = Product(weight, 2);
+    const bool depthwise = groups > 1 && groups == static_cast<double>(in.sizes[1]);
+    // Depthwise: every output row reads one input whatever the width, so only the rows count.
+    const Term macs = depthwise ? term(area * kernel, {&out.axes[1]})
+                                : term(area * kernel / groups, {&out.axes[1], &in.axes[1]});
+    for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+    if (op.ValueArg("bias") != kNoValue) {
+      thop_.push_back(term(area, {&out.axes[1]}));
+      autobot_.push_back(full(Product(out.sizes, 1)));
+    }
+  } else if (name == "linear") {
+    const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
+    double rows = 1;
+    for (size_t axis = 1; axis + 1 < out.sizes.size(); ++axis)
+      rows *= static_cast<double>(out.sizes[axis]);
+    const Term macs = term(rows, {&out.axes.back(), &in.axes.back()});
+    for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+  } else if (name == "batch_norm") {
+    thop_.push_back(term(2, all_axes(out)));
+    autobot_.push_back(out.sizes.size() == 4 ? term(2, all_axes(out))
+                                             : full(2 * Product(out.sizes, 0)));
+  } else if (name.starts_with("adaptive_avg_pool")) {
+    const ValueShape& in = values[static_cast<size_t>(op.ValueArg("self"))];
+    const double window = Product(in.sizes, 2) / Product(out.sizes, 2);  // k^2
+    for (auto* list : {&thop_, &autobot_}) list->push_back(term(window + 1, all_axes(out)));
+  } else if (name.starts_with("avg_pool")) {
+    for (auto* list : {&thop_, &autobot_}) list->push_back(term(1, all_axes(out)));
+  } else if (!IsFree(name)) {
+    const std::string line = Str(op.target(), " at '", op.module_path, "'");
+    if (std::find(uncounted_.begin(), uncounted_.end(), line) == uncounted_.end())
+      uncounted_.push_back(line);
+  }
+}
+
+const std::vector<CostModel::Term>& CostModel::Terms(CostKind kind, Convention convention) const {
+  if (kind == CostKind::kParams) return params_;
+  if (kind == CostKind::kActivationBytes) return activations_;
+  if (convention == Convention::kCanonical) return canonical_;
+  return convention == Convention::kThop ? thop_ : autobot_;
+}
+
+namespace {
+
+std::vector<double> AxisValues(const std::vector<AxisCount>& axes, std::span<const double> kept) {
+  std::vector<double> counts;
+  counts.reserve(axes.size());
+  for (const AxisCount& axis : axes) {
+    double count = static_cast<double>(axis.constant);
+    for (const auto& [group, multiplicity] : axis.terms)
+      count += static_cast<double>(multiplicity) * kept[static_cast<size_t>(group)];
+    counts.push_back(count);
+  }
+  return counts;
+}
+
+}  // namespace
+
+double CostModel::Evaluate(CostKind kind, Convention convention,
+                           std::span<const double> kept) const {
+  ESPALIER_CHECK(kept.size() == units_.size(), kept.size(), " counts for ", units_.size(),
+                 " groups");
+  const std::vector<double> counts = AxisValues(axes_, kept);
+  double total = 0;
+  for (const Term& term : Terms(kind, convention)) {
+    double product = term.coefficient;
+    for (const int32_t axis : term.axes) product *= counts[static_cast<size_t>(axis)];
+    total += product;
+  }
+  return total;
+}
+
+Cost CostModel::Evaluate(std::span<const double> kept, Convention convention) const {
+  return {Evaluate(CostKind::kMacs, convention, kept),
+          Evaluate(CostKind::kParams, convention, kept),
+          Evaluate(CostKind::kActivationBytes, convention, kept)};
+}
+
+Cost CostModel::Full(Convention convention) const {
+  const std::vector<double> all(units_.begin(), units_.end());
+  return Evaluate(all, convention);
+}
+
+std::vector<double> CostModel::Gradient(CostKind kind, Convention convention,
+                                        std::span<const double> kept) const {
+  const std::vector<double> counts = AxisValues(axes_, kept);
+  std::vector<double> by_axis(axes_.size(), 0);
+  for (const Term& term : Terms(kind, convention))
+    for (size_t i = 0; i < term.axes.size(); ++i) {
+      double product = term.coefficient;
+      for (size_t j = 0; j < term.axes.size(); ++j)
+        if (j != i) product *= counts[static_cast<size_t>(term.axes[j])];
+      by_axis[static_cast<size_t>(term.axes[i])] += product;
+    }
+  std::vector<double> gradient(units_.size(), 0);
+  for (size_t axis = 0; axis < axes_.size(); ++axis)
+    for (const auto& [group, multiplicity] : axes_[axis].terms)
+      gradient[static_cast<size_t>(group)] += static_cast<double>(multiplicity) * by_axis[axis];
+  return gradient;
+}
+
+Tensor CostModel::Evaluate(CostKind kind, Convention convention, const Tensor& kept) const {
+  ESPALIER_CHECK(kept.dim() == 1 && kept.size(0) == static_cast<int64_t>(units_.size()),
+                 "counts: ", kept.sizes(), " for ", units_.size(), " groups");
+  const Tensor values = kept.detach().to(at::kCPU, at::kDouble).contiguous();
+  const std::span<const double> counts(values.const_data_ptr<double>(), units_.size());
+  const double value = Evaluate(kind, convention, counts);
+  const std::vector<double> slope = Gradient(kind, convention, counts);
+  // First-order expansion at `kept`: the value and the gradient of the polynomial, in one node.
+  const Tensor gradient = at::tensor(slope, kept.options().dtype(at::kDouble).requires_grad(false));
+  const Tensor shift = (kept.to(at::kDouble) - kept.detach().to(at::kDouble)).mul(gradient).sum();
+  return shift + value;
+}
+
+std::vector<CostModel::OpCost> CostModel::PerOp(Convention convention,
+                                                std::span<const double> kept) const {
+  const std::vector<double> counts = AxisValues(axes_, kept);
+  std::map<int32_t, double> by_op;
+  for (const Term& term : Terms(CostKind::kMacs, convention)) {
+    double product = term.coefficient;
+    for (const int32_t axis : term.axes) product *= counts[static_cast<size_t>(axis)];
+    by_op[term.op] += product;
+  }
+  std::vector<OpCost> costs;
+  for (const auto& [op, macs] : by_op) {
+    const auto& [name, path] = op_names_[static_cast<size_t>(op)];
+    costs.push_back({name, path, macs});
+  }
+  return costs;
+}
+
+}  // namespace espalier

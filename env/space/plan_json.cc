@@ -1,0 +1,128 @@
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+#include "env/base/error.h"
+#include "env/space/plan.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::json;
+
+[[noreturn]] void Bad(const std::string& path, const std::string& what) {
+  throw Error(ErrorKind::kModel, Str("plan", path, ": ", what));
+}
+
+const json& Field(const json& object, const std::string& path, const char* key) {
+  if (!object.is_object() || !object.contains(key)) Bad(path, Str("'", key, "' is missing"));
+  return object.at(key);
+}
+
+std::vector<int64_t> Indices(const json& list, const std::string& path, bool ascending) {
+  if (!list.is_array()) Bad(path, "expected a list of integers");
+  std::vector<int64_t> indices;
+  for (const json& item : list) {
+    if (!item.is_number_integer()) Bad(path, "expected a list of integers");
+    indices.push_back(item.get<int64_t>());
+  }
+  if (ascending &&
+      (indices.empty() || indices.front() < 0 ||
+       std::adjacent_find(indices.begin(), indices.end(), std::greater_equal<>()) != indices.end()))
+    Bad(path, "kept indices must be ascending, not negative and not empty");
+  return indices;
+}
+
+std::string Text(const json& value, const std::string& path) {
+  if (!value.is_string()) Bad(path, "expected a string");
+  return value.get<std::string>();
+}
+
+KeptAxis ReadKeptAxis(const std::string& axis, const json& value, const std::string& path) {
+  KeptAxis kept;
+  if (axis.empty() || axis.size() > 2 || !std::all_of(axis.begin(), axis.end(), ::isdigit))
+    Bad(path, "an axis is a small number");
+  kept.axis = std::stoll(axis);
+  if (value.is_array()) {
+    kept.kept.push_back(Indices(value, path, true));
+    return kept;
+  }
+  if (Field(value, path, "per") != 0) Bad(path, "'per' must be 0");
+  for (const json& list : Field(value, path, "kept"))
+    kept.kept.push_back(Indices(list, path, true));
+  for (const auto& list : kept.kept)
+    if (list.size() != kept.kept.front().size()) Bad(path, "blocks keep unequal counts");
+  if (kept.kept.size() < 2) Bad(path, "'kept' needs one list a block");
+  return kept;
+}
+
+LiteralEdit ReadEdit(const json& value, const std::string& path) {
+  LiteralEdit edit;
+  edit.node = Text(Field(value, path, "node"), path);
+  edit.op = Text(Field(value, path, "op"), path);
+  edit.argument = Text(Field(value, path, "argument"), path);
+  const json &from = Field(value, path, "from"), &to = Field(value, path, "to");
+  edit.is_list = from.is_array();
+  edit.from = Indices(edit.is_list ? from : json::array({from}), path, false);
+  edit.to = Indices(edit.is_list ? to : json::array({to}), path, false);
+  if (edit.from.size() != edit.to.size()) Bad(path, "'from' and 'to' differ in length");
+  return edit;
+}
+
+json ListOrNumber(const std::vector<int64_t>& values, bool is_list) {
+  return is_list ? json(values) : json(values.front());
+}
+
+}  // namespace
+
+json ToJson(const Plan& plan) {
+  json out = {{"format", "espalier-plan"},
+              {"version", 1},
+              {"source", {{"sha256", plan.source_sha256}, {"name", plan.source_name}}},
+              {"kept", json::object()},
+              {"groups", json::array()},
+              {"edits", json::array()}};
+  for (const auto& [name, axes] : plan.kept)
+    for (const KeptAxis& axis : axes)
+      out["kept"][name][std::to_string(axis.axis)] =
+          axis.kept.size() == 1 ? json(axis.kept[0]) : json{{"per", 0}, {"kept", axis.kept}};
+  for (const Plan::GroupKept& group : plan.groups)
+    out["groups"].push_back({{"name", group.name}, {"units", group.units}, {"kept", group.kept}});
+  for (const LiteralEdit& edit : plan.edits)
+    out["edits"].push_back({{"node", edit.node},
+                            {"op", edit.op},
+                            {"argument", edit.argument},
+                            {"from", ListOrNumber(edit.from, edit.is_list)},
+                            {"to", ListOrNumber(edit.to, edit.is_list)}});
+  return out;
+}
+
+Plan PlanFromJson(const json& in) {
+  if (Text(Field(in, "", "format"), ".format") != "espalier-plan" || Field(in, "", "version") != 1)
+    Bad("", "not an espalier-plan of version 1");
+  Plan plan;
+  const json& source = Field(in, "", "source");
+  plan.source_sha256 = Text(Field(source, ".source", "sha256"), ".source.sha256");
+  plan.source_name = Text(Field(source, ".source", "name"), ".source.name");
+  const json& kept = Field(in, "", "kept");
+  if (!kept.is_object()) Bad(".kept", "expected an object");
+  for (const auto& [name, axes] : kept.items()) {
+    if (!axes.is_object()) Bad(".kept." + name, "expected an object of axes");
+    for (const auto& [axis, value] : axes.items())
+      plan.kept[name].push_back(ReadKeptAxis(axis, value, Str(".kept.", name, ".", axis)));
+  }
+  for (const json& group : Field(in, "", "groups")) {
+    const std::string path = Str(".groups[", plan.groups.size(), "]");
+    const json& units = Field(group, path, "units");
+    if (!units.is_number_integer()) Bad(path, "'units' must be an integer");
+    plan.groups.push_back({Text(Field(group, path, "name"), path), units.get<int64_t>(),
+                           Indices(Field(group, path, "kept"), path, true)});
+  }
+  for (const json& edit : Field(in, "", "edits"))
+    plan.edits.push_back(ReadEdit(edit, Str(".edits[", plan.edits.size(), "]")));
+  return plan;
+}
+
+}  // namespace espalier
