@@ -1,7 +1,8 @@
-# The small C++ dependencies: from the system, or from the folder scripts/bundle-deps made.
-if(EXISTS ${PROJECT_SOURCE_DIR}/.deps/prefix)
-  list(APPEND CMAKE_PREFIX_PATH ${PROJECT_SOURCE_DIR}/.deps/prefix)
-  include_directories(SYSTEM ${PROJECT_SOURCE_DIR}/.deps/prefix/include)
+# The small C++ dependencies: from the folder scripts/bundle-deps made, or from the system.
+if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/../.deps/prefix/espalier-deps.cmake)
+  message(STATUS "C++ dependencies from .deps/prefix")
+  include(${CMAKE_CURRENT_LIST_DIR}/../.deps/prefix/espalier-deps.cmake)
+  return()
 endif()
 find_package(nlohmann_json REQUIRED)
 find_package(tomlplusplus REQUIRED)

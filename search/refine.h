@@ -16,6 +16,7 @@ struct RefineConfig {
   int64_t batch_size = 64;          ///< of every step below
   int64_t compensate_batches = 0;   ///< batches the least-squares compensation sees; 0 = off
   double ridge = 1e-3;              ///< relative to the mean diagonal of the Gram matrix; > 0
+  bool residual = true;             ///< compensated branches aim at the uncut sum minus the trunk
   int64_t recalibrate_batches = 0;  ///< batches that re-estimate batch-norm statistics; 0 = off
   int64_t tune_batches = 0;      ///< steps that tune normalisation scales, shifts, biases; 0 = off
   double tune_lr = 0.01;         ///< Adam, cosine to 0
@@ -24,6 +25,7 @@ struct RefineConfig {
   bool augment = true;           ///< training augmentation on the images used
 };
 Schema Describe(RefineConfig& config);
+bool IsOn(const RefineConfig& config);  ///< any step is asked for
 
 /// Restores a cut network's outputs without training its weights: closed-form compensation of the
 /// layers that lost inputs, batch-norm re-estimation, and tuning of normalisation parameters and

@@ -40,12 +40,12 @@ struct Environment {
 struct SearchContext {
   uint64_t seed = 0;
   uint64_t trial = 0;
-  std::filesystem::path folder;  ///< checkpoints live here; empty = keep none
+  std::filesystem::path folder{};  ///< checkpoints live here; empty = keep none
   /// A measured value of a step. After a resume the steps since the checkpoint are reported again
   /// with equal values: a sink keys by (step, name).
-  std::function<void(int64_t step, std::string_view name, double value)> metric;
-  std::function<void(int64_t done, int64_t total, std::string_view detail)> progress;
-  std::function<bool()> stop;  ///< asked between steps, besides InterruptRequested()
+  std::function<void(int64_t step, std::string_view name, double value)> metric{};
+  std::function<void(int64_t done, int64_t total, std::string_view detail)> progress{};
+  std::function<bool()> stop{};  ///< asked between steps, besides InterruptRequested()
 
   Rng Stream(std::string_view purpose) const { return Rng(seed, trial, purpose); }
   void Report(int64_t step, std::string_view name, double value) const {

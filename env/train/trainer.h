@@ -15,40 +15,46 @@ namespace espalier {
 struct TrainConfig {
   int64_t epochs = 30;
   int64_t batch_size = 128;
-  std::string optimizer = "sgd";      ///< sgd, adamw
+  std::string optimizer = "sgd";  ///< sgd, adamw
   double lr = 0.1;
   double momentum = 0.9;
   bool nesterov = false;
   double weight_decay = 5e-4;
-  bool decay_norm_and_bias = true;    ///< PyTorch's default decays everything
-  std::string schedule = "cosine";    ///< cosine, step, one_cycle, constant
-  std::vector<int64_t> milestones;    ///< step: epochs at which lr is multiplied by gamma
+  bool decay_norm_and_bias = true;  ///< PyTorch's default decays everything
+  std::string schedule = "cosine";  ///< cosine, step, one_cycle, constant
+  std::vector<int64_t> milestones;  ///< step: epochs at which lr is multiplied by gamma
   double gamma = 0.1;
-  double warmup_epochs = 0;           ///< linear warm-up from lr/100 (one_cycle: length of the rise)
+  double warmup_epochs = 0;  ///< linear warm-up from lr/100; one_cycle: 0 = 30 % of epochs
   double label_smoothing = 0;
-  double ema_decay = 0;               ///< 0 = off; the EMA weights are then the result
-  std::string precision = "auto";     ///< auto (bf16 when measured faster), fp32, bf16
+  double ema_decay = 0;            ///< 0 = off; the EMA weights are then the result
+  std::string precision = "auto";  ///< auto (bf16 when measured faster), fp32, bf16
   bool channels_last = true;
-  int64_t limit_batches = 0;          ///< stop each epoch after N batches (tests); 0 = all
+  int64_t limit_batches = 0;  ///< stop each epoch after N batches (tests); 0 = all
 };
 Schema Describe(TrainConfig& config);
 
 struct EpochRecord {
-  int64_t epoch = 0;  ///< 1-based, finished epochs
-  double lr = 0, train_loss = 0, train_accuracy = 0, validation_accuracy = 0, seconds = 0;
+  int64_t epoch = 0;                          ///< 1-based, finished epochs
+  double lr = 0;                              ///< of the last step
+  double train_loss = 0, train_accuracy = 0;  ///< over the epoch's augmented batches
+  double validation_accuracy = 0;             ///< 0 without validation images
+  double seconds = 0;
 };
 
-/// Trains a network's parameters in place with the cross-entropy loss.
-///
-/// State    a checkpoint (`<folder>/checkpoint.safetensors`, atomic) after every epoch and on an
-///          interrupt request: weights, optimiser state, EMA, epoch, batch, loss sums. Running again
-///          with the same folder continues bit for bit on CPU.
-/// Errors   kInterrupted after the checkpoint is written; kData/kModel for a checkpoint of another
-///          run; non-finite loss is kTrials with epoch and batch.
-/// Random   data order and augmentation from (seed, epoch).
 struct TrainResult {
   std::vector<EpochRecord> history;
 };
+
+/// Trains a network's parameters with the cross-entropy loss; at the end its store gets fresh
+/// tensors, so that other copies of the network, and the network itself on an error, keep theirs.
+///
+/// State    a checkpoint (`<folder>/checkpoint.safetensors`, atomic) after every epoch and on an
+///          interrupt request: weights, optimiser state, EMA, epoch, batch, losses. Running again
+///          with the same folder continues bit for bit on CPU (same machine, same threads).
+///          An empty folder means no checkpoints.
+/// Errors   kInterrupted after the checkpoint is written; kData for a damaged checkpoint or one of
+///          another training (names what differs); non-finite loss is kTrials with epoch and batch.
+/// Random   data order, augmentation and dropout from (seed, epoch, batch).
 TrainResult Train(Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
                   const std::filesystem::path& folder,
                   const std::function<void(const EpochRecord&)>& on_epoch = {});

@@ -4,7 +4,9 @@
 #include <cstdlib>
 
 #include "env/base/files.h"
+#include "env/graph/executor.h"
 #include "env/graph/io.h"
+#include "tests/env/graph/io_networks.h"
 #include "tests/env/graph/io_testing.h"
 
 namespace espalier {
@@ -47,6 +49,39 @@ TEST(StateDictE2e, TorchLoadsItWithWeightsOnly) {
                      Str("state_dict ", (folder / "s.pt").string(), " ",
                          (folder / "other.safetensors").string())),
             "");
+}
+
+/// Writes the network and what it computes for two batch sizes, and has PyTorch compare.
+std::string CheckProgram(const std::string& python, const TempFolder& folder,
+                         const Network& network) {
+  WritePt2(folder / "m.pt2", network);
+  TensorFile expected;
+  const at::NoGradGuard no_grad;
+  const Executor executor(network.graph);
+  for (const int64_t batch : {2, 5}) {
+    std::vector<Tensor> inputs = SampleInputs(network, batch);
+    for (Tensor& input : inputs)
+      if (input.is_floating_point()) input.normal_();
+    const auto outputs = executor.Run(executor.Bind(network.store), inputs);
+    for (size_t i = 0; i < inputs.size(); ++i)
+      expected.tensors.emplace_back(Str("batch", batch, ".in", i), inputs[i]);
+    for (size_t i = 0; i < outputs.size(); ++i)
+      expected.tensors.emplace_back(Str("batch", batch, ".out", i), outputs[i]);
+  }
+  WriteSafetensors(folder / "e.safetensors", expected);
+  return RunCheck(
+      python, folder,
+      Str("program ", (folder / "m.pt2").string(), " ", (folder / "e.safetensors").string()));
+}
+
+TEST(Pt2E2e, TorchRunsUnflattensDifferentiatesAndReExportsABuiltNetwork) {
+  NEEDS_PYTHON();
+  EXPECT_EQ(CheckProgram(python, folder, SmallConvNet()), "");
+}
+
+TEST(Pt2E2e, TorchRunsANetworkWithTwoInputsListsConstantsAndTies) {
+  NEEDS_PYTHON();
+  EXPECT_EQ(CheckProgram(python, folder, ManyKindsNet()), "");
 }
 
 TEST(StateDictUnit, EqualContentsGiveEqualBytes) {

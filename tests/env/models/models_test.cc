@@ -142,6 +142,11 @@ TEST(BuiltinModelsUnit, UnknownNamesAndOptionsAreRefused) {
   EXPECT_NE(text.find(">= 16"), std::string::npos) << text;
 }
 
+/// The value that holds the stem's weight: a gradient there has passed through the whole network.
+size_t FirstWeight(const Network& network) {
+  return static_cast<size_t>(network.graph.ops.front().ValueArg("weight"));
+}
+
 class BuiltinModelConformance : public testing::TestWithParam<std::string> {};
 
 TEST_P(BuiltinModelConformance, MapsImagesToClassScoresAtTwoBatchSizes) {
@@ -166,6 +171,35 @@ TEST_P(BuiltinModelConformance, AcceptsItsLeastInputSize) {
   const Tensor output =
       Forward(network, at::ones({1, 3, info.least_input_size, info.least_input_size}));
   EXPECT_EQ(output.sizes(), at::IntArrayRef({1, info.classes}));
+}
+
+TEST_P(BuiltinModelConformance, OneTrainingStepGivesEveryParameterAFiniteGradient) {
+  const ModelInfo& info = FindModel(GetParam());
+  const int64_t size = std::max<int64_t>(32, info.least_input_size);
+  Network network = BuildModel(GetParam(), {.classes = 7, .input_size = size});
+  network.store.SetRequiresGrad(true);
+  const Executor executor(network.graph);
+  const Tensor images = at::linspace(-1, 1, 4 * 3 * size * size).sin().view({4, 3, size, size});
+  const Tensor labels = at::arange(4, at::kLong);
+  const Tensor before = network.store.Get(info.head).detach().clone();
+  const auto scores =
+      executor.Run(executor.Bind(network.store), {images}, {.mode = Mode::kTrain}).front();
+  at::cross_entropy_loss(scores, labels).backward();
+  const at::NoGradGuard no_grad;
+  for (const std::string& name : network.store.names()) {
+    if (network.store.Kind(name) != StoreKind::kParameter) continue;
+    const Tensor& parameter = network.store.Get(name);
+    ASSERT_TRUE(parameter.grad().defined()) << name;
+    EXPECT_TRUE(at::isfinite(parameter.grad()).all().item<bool>()) << name;
+    parameter.sub_(parameter.grad(), 1e-3);
+  }
+  EXPECT_FALSE(at::equal(network.store.Get(info.head), before));
+  EXPECT_GT(network.store.Get(network.graph.values[FirstWeight(network)].target)
+                .grad()
+                .abs()
+                .max()
+                .item<double>(),
+            0);
 }
 
 std::vector<std::string> AllNames() {

@@ -1,0 +1,356 @@
+#include "env/train/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+#include <optional>
+
+#include "env/base/error.h"
+#include "env/base/interrupt.h"
+#include "env/base/log.h"
+#include "env/graph/executor.h"
+#include "env/train/checkpoint.h"
+#include "env/train/optimizer.h"
+#include "env/train/precision.h"
+#include "env/train/schedule.h"
+
+namespace espalier {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Own copies of the tensors, convolution weights in the wanted memory format.
+ParameterStore WorkingCopy(const ParameterStore& store, bool channels_last) {
+  ParameterStore copy = store.Clone();
+  for (const std::string& name : copy.CanonicalNames()) {
+    const Tensor& tensor = copy.Get(name);
+    if (channels_last && tensor.dim() == 4)
+      copy.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
+    else
+      copy.Set(name, tensor.contiguous());
+  }
+  return copy;
+}
+
+std::vector<NamedTensor> FloatTensors(const ParameterStore& store, bool parameters_only) {
+  std::vector<NamedTensor> tensors;
+  for (const std::string& name : store.CanonicalNames()) {
+    const StoreKind kind = store.Kind(name);
+    if (kind == StoreKind::kParameter || (kind == StoreKind::kBuffer && !parameters_only))
+      if (store.Get(name).is_floating_point()) tensors.emplace_back(name, store.Get(name));
+  }
+  return tensors;
+}
+
+bool UsesDefaultGenerator(const Graph& graph) {
+  return std::any_of(graph.ops.begin(), graph.ops.end(), [](const Op& op) {
+    const std::string& name = op.handle.operator_name().name;
+    return name.find("dropout") != std::string::npos ||
+           name.find("bernoulli") != std::string::npos || name.find("rand") != std::string::npos;
+  });
+}
+
+/// Dropout draws from the process-wide generator and takes no other: seeds it for one step and puts
+/// its state back.
+class GeneratorScope {
+ public:
+  GeneratorScope(bool on, at::Device device, uint64_t seed) {
+    if (!on) return;
+    generator_ = at::globalContext().defaultGenerator(device);
+    const std::lock_guard<std::mutex> lock(generator_->mutex());
+    saved_ = generator_->get_state();
+    generator_->set_current_seed(seed);
+  }
+  ~GeneratorScope() {
+    if (!generator_) return;
+    const std::lock_guard<std::mutex> lock(generator_->mutex());
+    generator_->set_state(saved_);
+  }
+  GeneratorScope(const GeneratorScope&) = delete;
+  GeneratorScope& operator=(const GeneratorScope&) = delete;
+
+ private:
+  std::optional<at::Generator> generator_;
+  Tensor saved_;
+};
+
+/// Everything one call of Train needs, with the loop in pieces.
+class Training {
+ public:
+  Training(const Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
+           const std::filesystem::path& folder)
+      : network_(network),
+        splits_(splits),
+        config_(config),
+        seed_(seed),
+        path_(folder.empty() ? folder : folder / "checkpoint.safetensors"),
+        executor_(network.graph),
+        store_(WorkingCopy(network.store, config.channels_last)),
+        binding_(executor_.Bind(store_)),
+        optimizer_(config, FloatTensors(store_, /*parameters_only=*/true)),
+        loader_(
+            splits, splits.train(),
+            {.batch_size = config.batch_size, .channels_last = config.channels_last, .seed = seed}),
+        stochastic_(UsesDefaultGenerator(network.graph)) {
+    const auto parameters = FloatTensors(store_, /*parameters_only=*/true);
+    if (parameters.empty())
+      throw Error(ErrorKind::kModel,
+                  Str("network '", network.name, "' has no parameters to train"));
+    device_ = parameters.front().second.device();
+    steps_per_epoch_ = loader_.batches_per_epoch();
+    if (config.limit_batches > 0)
+      steps_per_epoch_ = std::min(steps_per_epoch_, config.limit_batches);
+    losses_ = at::zeros({steps_per_epoch_}, at::device(device_).dtype(at::kFloat));
+    correct_ = at::zeros({}, at::device(device_).dtype(at::kLong));
+    if (config.ema_decay > 0) {
+      ema_store_ = store_.Clone();
+      for (const std::string& name : ema_store_->CanonicalNames())  // Clone keeps formats
+        ESPALIER_CHECK(ema_store_->Get(name).strides() == store_.Get(name).strides(), name);
+    }
+    if (!path_.empty()) identity_ = IdentifyRun(network, splits, config, seed);
+  }
+
+  TrainResult Run(const std::function<void(const EpochRecord&)>& on_epoch) {
+    if (!path_.empty() && std::filesystem::exists(path_))
+      position_ = ReadCheckpoint(path_, identity_, AllTensors());
+    else
+      position_.bfloat16 = ChooseBfloat16();
+    optimizer_.set_steps(position_.steps);
+    store_.SetRequiresGrad(true);
+    Progress progress(Str("train ", network_.name), config_.epochs * steps_per_epoch_);
+    while (position_.epoch < config_.epochs) {
+      RunEpoch(progress);
+      if (on_epoch) on_epoch(position_.history.back());
+      if (InterruptRequested() && position_.epoch < config_.epochs) Stop();
+    }
+    return {position_.history};
+  }
+
+  /// The trained tensors, contiguous and detached.
+  ParameterStore Result() const {
+    ParameterStore result = (ema_store_ ? *ema_store_ : store_).Clone();
+    for (const std::string& name : result.CanonicalNames())
+      result.Set(name, result.Get(name).contiguous());
+    return result;
+  }
+
+ private:
+  Tensor Loss(const Binding& binding, const Loader::Batch& batch, bool bfloat16, Tensor* correct) {
+    const AutocastScope autocast(bfloat16, device_.type());
+    const Tensor labels = batch.labels.to(device_);
+    const Tensor logits =  // [B, classes]
+        executor_.Run(binding, {batch.images.to(device_)}, {.mode = Mode::kTrain}).front();
+    if (logits.dim() != 2)
+      throw Error(ErrorKind::kModel, Str("network '", network_.name, "' returns ", logits.sizes(),
+                                         ", training needs [batch, classes]"));
+    if (correct) *correct += logits.detach().argmax(1).eq(labels).sum();
+    return at::cross_entropy_loss(logits.to(at::kFloat), labels, {}, at::Reduction::Mean, -100,
+                                  config_.label_smoothing);
+  }
+
+  bool ChooseBfloat16() {
+    if (config_.precision != "auto") return config_.precision == "bf16";
+    constexpr int64_t kFewSteps = 50;  // measuring takes 8 steps
+    if (config_.epochs * steps_per_epoch_ < kFewSteps) return false;
+    const at::AutoGradMode with_grad(true);
+    ParameterStore scratch = WorkingCopy(store_, config_.channels_last);
+    scratch.SetRequiresGrad(true);
+    const Binding binding = executor_.Bind(scratch);
+    const Loader::Batch batch = loader_.Get(0, 0);
+    try {
+      const bool gain = MeasureBfloat16Gain(device_.type(), [&](bool bfloat16) {
+        const Tensor loss = Loss(binding, batch, bfloat16, nullptr);
+        loss.backward();
+        loss.item<float>();  // waits for the device
+      });
+      LogInfo("train ", network_.name, ": precision ", gain ? "bf16" : "fp32", " (measured)");
+      return gain;
+    } catch (const Error& error) {  // an operator without bfloat16 kernels
+      LogInfo("train ", network_.name, ": precision fp32, bf16 fails: ", error.message());
+      return false;
+    }
+  }
+
+  void RunEpoch(Progress& progress) {
+    const at::AutoGradMode with_grad(true);
+    const auto start = Clock::now();
+    const double seconds_before = position_.seconds;
+    double lr = 0;
+    for (int64_t batch = position_.batch; batch < steps_per_epoch_; ++batch) {
+      lr = RunStep(batch);
+      position_.batch = batch + 1;
+      position_.seconds = seconds_before + SecondsSince(start);
+      progress.Update(position_.steps, Str("epoch ", position_.epoch + 1, "/", config_.epochs));
+      if (InterruptRequested() && position_.batch < steps_per_epoch_) Stop();
+    }
+    CheckFinite(steps_per_epoch_);
+    EpochRecord record;
+    record.epoch = position_.epoch + 1;
+    record.lr = lr;
+    record.train_loss = losses_.to(at::kDouble).mean().item<double>();
+    record.train_accuracy = static_cast<double>(correct_.item<int64_t>()) /
+                            static_cast<double>(steps_per_epoch_ * config_.batch_size);
+    record.validation_accuracy = ValidationAccuracy();
+    record.seconds = seconds_before + SecondsSince(start);
+    position_.history.push_back(record);
+    position_.epoch = record.epoch;
+    position_.batch = 0;
+    position_.seconds = 0;
+    losses_.zero_();
+    correct_.zero_();
+    Save();
+  }
+
+  double RunStep(int64_t batch) {
+    const double lr = LearningRate(config_, position_.steps, steps_per_epoch_);
+    const GeneratorScope generator(
+        stochastic_, device_, StreamSeed(seed_, static_cast<uint64_t>(position_.steps), "dropout"));
+    const Tensor loss =
+        Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &correct_);
+    losses_[batch].copy_(loss.detach());
+    if (device_.is_cpu()) CheckFinite(batch + 1);  // elsewhere reading would wait for the device
+    loss.backward();
+    optimizer_.Step(lr);
+    ++position_.steps;
+    if (ema_store_) UpdateEma();
+    return lr;
+  }
+
+  void CheckFinite(int64_t batches) const {
+    const Tensor bad = losses_.narrow(0, 0, batches).isfinite().logical_not();
+    if (!bad.any().item<bool>()) return;
+    throw Error(ErrorKind::kTrials,
+                Str("training of '", network_.name, "': the loss is not finite in epoch ",
+                    position_.epoch + 1, ", batch ", bad.nonzero()[0].item<int64_t>() + 1),
+                "lower train.lr, or lengthen train.warmup_epochs");
+  }
+
+  void UpdateEma() {
+    const at::NoGradGuard no_grad;
+    const auto step = static_cast<double>(position_.steps);
+    // Early steps weigh more, so that the seeded weights are forgotten.
+    const double decay = std::min(config_.ema_decay, (1 + step) / (10 + step));
+    for (const auto& [name, tensor] : FloatTensors(store_, /*parameters_only=*/false))
+      Tensor(ema_store_->Get(name)).lerp_(tensor, 1 - decay);
+  }
+
+  /// In float32, of the weights that would be the result; 0 without validation images.
+  double ValidationAccuracy() {
+    const at::NoGradGuard no_grad;
+    const ImageSet& set = splits_.validation();
+    if (set.count() == 0) return 0;
+    constexpr int64_t kBatch = 250;
+    const Binding binding = executor_.Bind(ema_store_ ? *ema_store_ : store_);
+    Tensor correct = at::zeros({}, at::device(device_).dtype(at::kLong));
+    for (int64_t start = 0; start < set.count(); start += kBatch) {
+      const int64_t size = std::min(kBatch, set.count() - start);
+      Tensor images = set.images.narrow(0, start, size);
+      if (config_.channels_last) images = images.contiguous(at::MemoryFormat::ChannelsLast);
+      const Tensor logits = executor_.Run(binding, {splits_.Normalize(images).to(device_)}).front();
+      const Tensor labels = set.labels.narrow(0, start, size).to(device_);
+      correct += logits.argmax(1).eq(labels).sum();
+    }
+    return static_cast<double>(correct.item<int64_t>()) / static_cast<double>(set.count());
+  }
+
+  /// All that shapes the next step, by checkpoint name.
+  std::vector<NamedTensor> AllTensors() const {
+    std::vector<NamedTensor> tensors = optimizer_.State();
+    for (const std::string& name : store_.CanonicalNames())
+      tensors.emplace_back("weights/" + name, store_.Get(name));
+    if (ema_store_)
+      for (const auto& [name, tensor] : FloatTensors(*ema_store_, /*parameters_only=*/false))
+        tensors.emplace_back("ema/" + name, tensor);
+    tensors.emplace_back("losses", losses_);
+    tensors.emplace_back("correct", correct_);
+    return tensors;
+  }
+
+  void Save() const {
+    if (!path_.empty()) WriteCheckpoint(path_, identity_, position_, AllTensors());
+  }
+
+  [[noreturn]] void Stop() const {
+    Save();
+    throw Error(ErrorKind::kInterrupted,
+                Str("training of '", network_.name, "' stopped in epoch ", position_.epoch + 1,
+                    " after batch ", position_.batch, " of ", steps_per_epoch_,
+                    path_.empty() ? "" : Str("; checkpoint: ", path_.string())),
+                path_.empty() ? "" : "the same command continues");
+  }
+
+  const Network& network_;
+  const Splits& splits_;
+  const TrainConfig config_;
+  const uint64_t seed_;
+  const std::filesystem::path path_;  // of the checkpoint; empty = none
+  const Executor executor_;
+  ParameterStore store_;
+  const Binding binding_;  // handles of store_'s tensors, which are only changed in place
+  Optimizer optimizer_;
+  Loader loader_;
+  const bool stochastic_;
+  std::optional<ParameterStore> ema_store_;
+  RunIdentity identity_;
+  TrainPosition position_;
+  at::Device device_ = at::kCPU;
+  int64_t steps_per_epoch_ = 0;
+  Tensor losses_;   // [steps_per_epoch], of the unfinished epoch
+  Tensor correct_;  // [], of the unfinished epoch
+};
+
+}  // namespace
+
+Schema Describe(TrainConfig& config) {
+  Schema schema;
+  schema.Add("epochs", &config.epochs, "passes over the training images", {0, 1'000'000})
+      .Add("batch_size", &config.batch_size, "images a step; the last, short batch is left out",
+           {1, 1'000'000})
+      .Add("optimizer", &config.optimizer, "sgd or adamw (beta 0.9 and 0.999, eps 1e-8)",
+           {"sgd", "adamw"})
+      .Add("lr", &config.lr, "highest learning rate", {0, 1000})
+      .Add("momentum", &config.momentum, "of sgd", {0, 1, false, true})
+      .Add("nesterov", &config.nesterov, "Nesterov momentum for sgd; needs momentum > 0")
+      .Add("weight_decay", &config.weight_decay, "L2 (sgd) or decoupled (adamw)", {0, 1000})
+      .Add("decay_norm_and_bias", &config.decay_norm_and_bias,
+           "decay one-dimensional parameters too, as PyTorch does")
+      .Add("schedule", &config.schedule, "course of the learning rate",
+           {"cosine", "step", "one_cycle", "constant"})
+      .Add("milestones", &config.milestones, "step: epochs after which lr is multiplied by gamma")
+      .Add("gamma", &config.gamma, "step: factor at a milestone", {0, 1000})
+      .Add("warmup_epochs", &config.warmup_epochs,
+           "linear rise from lr/100; one_cycle: 0 = 30 % of the epochs", {0, 1'000'000})
+      .Add("label_smoothing", &config.label_smoothing,
+           "share of the target spread over all classes", {0, 1})
+      .Add("ema_decay", &config.ema_decay,
+           "moving average of the weights a step, which then is the result; 0 = off",
+           {0, 1, false, true})
+      .Add("precision", &config.precision, "auto = bf16 when measured faster at the start",
+           {"auto", "fp32", "bf16"})
+      .Add("channels_last", &config.channels_last, "memory format of images and weights")
+      .Add("limit_batches", &config.limit_batches, "stop each epoch after N batches; 0 = all",
+           {0, 1'000'000'000});
+  return schema;
+}
+
+TrainResult Train(Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
+                  const std::filesystem::path& folder,
+                  const std::function<void(const EpochRecord&)>& on_epoch) {
+  if (config.nesterov && config.optimizer == "sgd" && config.momentum <= 0)
+    throw Error(ErrorKind::kConfig, "train.nesterov needs train.momentum > 0");
+  Training training(network, splits, config, seed, folder);
+  TrainResult result = training.Run(on_epoch);
+  const ParameterStore trained = training.Result();
+  for (const std::string& name : trained.CanonicalNames())
+    network.store.Set(name, trained.Get(name));
+  return result;
+}
+
+}  // namespace espalier

@@ -1,0 +1,199 @@
+#include "search/refine.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <numbers>
+#include <set>
+
+#include "controllers/adam.h"
+#include "env/eval/evaluator.h"
+#include "env/graph/executor.h"
+#include "search/compensate.h"
+
+namespace espalier {
+namespace {
+
+/// Batches of one refinement, in one order: steps take the next ones.
+class Batches {
+ public:
+  Batches(const Environment& environment, const RefineConfig& config, const SearchContext& context)
+      : device_(environment.device),
+        loader_(environment.Data("refine"), environment.Data("refine").train(),
+                {.batch_size = config.batch_size,
+                 .augment = config.augment,
+                 .seed = StreamSeed(context.seed, context.trial, "refine/data")}) {}
+
+  Tensor Next() {
+    const int64_t batch = used_++;
+    const int64_t epoch_length = loader_.batches_per_epoch();
+    return loader_.Get(batch / epoch_length, batch % epoch_length).images.to(device_);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  at::Device device_;
+  Loader loader_;
+  int64_t used_ = 0;
+};
+
+void ThrowIfStopped(const SearchContext& context) {
+  if (context.StopRequested()) {
+    throw Error(ErrorKind::kInterrupted, "stopped while refining the cut network",
+                "run the same command again to continue");
+  }
+}
+
+/// Normalisation scales and shifts, and biases of linear layers, by store name.
+std::vector<std::string> AffineNames(const Network& network) {
+  static const std::set<std::string> kNorms = {"aten::batch_norm", "aten::layer_norm",
+                                               "aten::group_norm", "aten::instance_norm"};
+  std::set<std::string> seen;
+  std::vector<std::string> names;
+  for (const Op& op : network.graph.ops) {
+    const std::string& name = op.handle.operator_name().name;
+    std::vector<std::string> arguments;
+    if (kNorms.contains(name)) arguments = {"weight", "bias"};
+    if (name == "aten::linear") arguments = {"bias"};
+    for (const std::string& argument : arguments) {
+      const ValueId value = op.ValueArg(argument);
+      if (value == kNoValue) continue;
+      const std::string& stored = network.graph.values[static_cast<size_t>(value)].target;
+      if (stored.empty() || network.store.Kind(stored) != StoreKind::kParameter) continue;
+      if (seen.insert(network.store.Canonical(stored)).second) {
+        names.push_back(network.store.Canonical(stored));
+      }
+    }
+  }
+  return names;
+}
+
+/// Distance of the cut network's outputs from the uncut ones. [B, classes] each -> [].
+Tensor OutputLoss(const Tensor& cut, const Tensor& uncut, const RefineConfig& config) {
+  if (config.tune_loss == "mse") return at::mse_loss(cut, uncut);
+  const double t = config.temperature;
+  const Tensor log_p = at::log_softmax(cut / t, 1), log_q = at::log_softmax(uncut / t, 1);
+  return (log_q.exp() * (log_q - log_p)).sum(1).mean() * (t * t);  // KL(uncut || cut)
+}
+
+void ChannelsLast(ParameterStore& store) {
+  for (const std::string& name : store.CanonicalNames()) {
+    const Tensor& tensor = store.Get(name);
+    if (tensor.dim() == 4) store.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
+  }
+}
+
+void Tune(const Environment& environment, Network& cut, const RefineConfig& config,
+          SearchContext& context, Batches& batches, nlohmann::json& info) {
+  const Network& uncut = environment.network();
+  ParameterStore teacher_store = uncut.store.Clone().To(environment.device);
+  ParameterStore store = cut.store.Clone().To(environment.device);
+  ChannelsLast(teacher_store);
+  ChannelsLast(store);
+  std::vector<Tensor> tuned;
+  const std::vector<std::string> names = AffineNames(cut);
+  for (const std::string& name : names) {
+    tuned.push_back(store.Get(name).detach().set_requires_grad(true));
+    store.Set(name, tuned.back());
+  }
+  const Executor executor(cut.graph), teacher(uncut.graph);
+  const Binding binding = executor.Bind(store), teacher_binding = teacher.Bind(teacher_store);
+  Adam adam(tuned, {.lr = config.tune_lr});
+  const auto steps = static_cast<double>(config.tune_batches);
+  for (int64_t step = 0; step < config.tune_batches; ++step) {
+    ThrowIfStopped(context);
+    const Tensor images = batches.Next();
+    Tensor wanted;
+    {
+      const at::NoGradGuard no_grad;
+      wanted = teacher.Run(teacher_binding, {images}).front();
+    }
+    const Tensor loss = OutputLoss(executor.Run(binding, {images}).front(), wanted, config);
+    loss.backward();
+    const auto value = loss.item<double>();
+    if (!std::isfinite(value)) {
+      throw Error(ErrorKind::kTrials, Str("refine: the loss is ", value, " at step ", step + 1),
+                  "lower refine.tune_lr");
+    }
+    adam.set_lr(config.tune_lr * 0.5 *
+                (1 + std::cos(std::numbers::pi * static_cast<double>(step) / steps)));
+    adam.Step();
+    context.Report(step + 1, "refine/loss", value);
+    context.Advance(step + 1, config.tune_batches, Str("refine: loss ", value));
+    if (step == 0) info["tune_loss_first"] = value;
+    info["tune_loss_last"] = value;
+  }
+  for (size_t i = 0; i < names.size(); ++i) cut.store.Set(names[i], tuned[i].detach());
+  info["tuned_parameters"] = names.size();
+}
+
+}  // namespace
+
+Schema Describe(RefineConfig& config) {
+  const RealRange positive{.low = 0, .open_low = true};
+  Schema schema;
+  schema.Add("batch_size", &config.batch_size, "training images a batch, for every step below",
+             {.low = 1});
+  schema.Add("compensate_batches", &config.compensate_batches,
+             "batches for least-squares compensation of the consumers; 0 = off", {.low = 0});
+  schema.Add("ridge", &config.ridge, "of the compensation, relative to the mean Gram diagonal",
+             positive);
+  schema.Add("residual", &config.residual, "branches are fitted to the uncut sum minus the trunk");
+  schema.Add("recalibrate_batches", &config.recalibrate_batches,
+             "batches that re-estimate batch-norm statistics; 0 = off", {.low = 0});
+  schema.Add("tune_batches", &config.tune_batches,
+             "steps that tune normalisation parameters and linear biases against the uncut "
+             "outputs; 0 = off",
+             {.low = 0});
+  schema.Add("tune_lr", &config.tune_lr, "Adam, cosine to 0", positive);
+  schema.Add("tune_loss", &config.tune_loss, "distance of outputs", {"kl", "mse"});
+  schema.Add("temperature", &config.temperature, "of the kl loss", positive);
+  schema.Add("augment", &config.augment, "training augmentation on the images used");
+  return schema;
+}
+
+bool IsOn(const RefineConfig& config) {
+  return config.compensate_batches > 0 || config.recalibrate_batches > 0 || config.tune_batches > 0;
+}
+
+RefineResult Refine(const Environment& environment, const Plan& plan, const Network& cut,
+                    const RefineConfig& config, SearchContext& context) {
+  RefineResult result{.network = cut, .info = nlohmann::json::object()};
+  if (!IsOn(config)) return result;
+  result.network.store = cut.store.Clone().To(environment.device);
+  Batches batches(environment, config, context);
+  if (config.compensate_batches > 0) {
+    ThrowIfStopped(context);
+    std::vector<Tensor> images;
+    for (int64_t i = 0; i < config.compensate_batches; ++i) images.push_back(batches.Next());
+    Network uncut = environment.network();
+    uncut.store = uncut.store.To(environment.device);
+    const CompensateResult done = Compensate(uncut, plan, result.network, at::cat(images),
+                                             {.ridge = config.ridge, .residual = config.residual});
+    auto& layers = result.info["compensated"] = nlohmann::json::array();
+    for (const CompensatedLayer& layer : done.layers) {
+      layers.push_back({{"name", layer.name},
+                        {"target", layer.target},
+                        {"error_before", layer.error_before},
+                        {"error_after", layer.error_after}});
+    }
+    result.info["not_compensated"] = done.skipped;
+  }
+  if (config.recalibrate_batches > 0) {
+    ThrowIfStopped(context);
+    RecalibrateBatchNorm(result.network, environment.Data("refine"), config.recalibrate_batches,
+                         config.batch_size, config.augment,
+                         StreamSeed(context.seed, context.trial, "refine/recalibrate"));
+  }
+  if (config.tune_batches > 0) {
+    Tune(environment, result.network, config, context, batches, result.info);
+  }
+  result.info["batches"] = batches.used() + config.recalibrate_batches;
+  result.network.store = result.network.store.To(at::kCPU);
+  for (const std::string& name : result.network.store.CanonicalNames()) {
+    result.network.store.Set(name, result.network.store.Get(name).contiguous());
+  }
+  return result;
+}
+
+}  // namespace espalier
