@@ -1,0 +1,72 @@
+#pragma once
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "env/graph/executor.h"
+#include "env/graph/network.h"
+
+namespace espalier {
+
+/// Rewrites a private copy of a network for inference, pass by pass. Ops are replaced where they
+/// stand or left as they are; results are equal up to float rounding.
+///
+/// The passes know which values share memory from one run on zeros, so that views, in-place ops and
+/// pass-through ops (dropout in eval mode) are seen for what they are.
+class InferenceRewrite {
+ public:
+  explicit InferenceRewrite(Network network);
+
+  /// batch_norm behind a convolution or linear layer that nothing else reads: into its weights.
+  void FoldBatchNorm();
+  /// Convolution weights to channels_last.
+  void UseChannelsLast();
+  /// CPU float32: convolution + activation, and convolution + residual add (+ activation), as one
+  /// call of oneDNN; the add in place on the shortcut when nothing reads that later. A branch that
+  /// index_add scatters into its trunk gets zero rows instead where that is cheap.
+  void FuseConvolutions();
+
+  int64_t fused_ops() const { return fused_; }  ///< ops that became part of another
+  Network Take();                               ///< the rewritten network; ends the rewrite
+
+ private:
+  struct Activation {
+    const char* name;  // oneDNN's: "relu", "hardtanh"
+    c10::List<std::optional<at::Scalar>> scalars;
+  };
+  struct Addition {
+    int32_t op = -1;
+    ValueId shortcut = kNoValue;
+    Tensor index;  // [rows of the convolution], where they go in the sum; undefined = all in order
+  };
+
+  Op& op(int32_t index) { return graph_.ops[static_cast<size_t>(index)]; }
+  const Tensor& sample(ValueId id) const { return samples_[static_cast<size_t>(id)]; }
+  std::vector<int32_t> Readers(ValueId id) const;
+  bool IsOutput(ValueId id) const;
+  int32_t OnlyReader(ValueId id) const;
+  std::optional<Tensor> Stored(ValueId id) const;
+  ValueId AddStored(const std::string& name, const Tensor& tensor);
+  bool SharesMemory(ValueId a, ValueId b) const;
+  bool WrittenBetween(ValueId id, int32_t first, int32_t last) const;
+  bool MayOverwrite(ValueId id, int32_t position) const;
+  void Remove(int32_t index);
+
+  bool FoldInto(int32_t producer, int32_t norm);
+  bool CanFuse(const Op& op) const;
+  std::optional<Activation> ActivationOf(int32_t index) const;
+  std::optional<Addition> AdditionOf(int32_t conv) const;
+  void AppendConvolution(std::vector<Arg>& args, const Op& conv) const;
+  bool FuseAddition(int32_t conv);
+  void FuseActivation(int32_t conv);
+  void SpreadRows(int32_t conv, const Addition& addition);
+
+  Network network_;
+  Graph& graph_;                 // of network_
+  std::vector<Tensor> samples_;  // by value: what it was in one run; keeps the memory apart
+  std::vector<bool> removed_;    // by op
+  int64_t fused_ = 0;
+};
+
+}  // namespace espalier
