@@ -1,7 +1,10 @@
 # The small C++ dependencies: from the folder scripts/bundle-deps made, or from the system.
-if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/../.deps/prefix/espalier-deps.cmake)
-  message(STATUS "C++ dependencies from .deps/prefix")
-  include(${CMAKE_CURRENT_LIST_DIR}/../.deps/prefix/espalier-deps.cmake)
+if(NOT ESPALIER_DEPS)
+  set(ESPALIER_DEPS ${PROJECT_SOURCE_DIR}/.deps/prefix)
+endif()
+if(EXISTS ${ESPALIER_DEPS}/espalier-deps.cmake)
+  message(STATUS "C++ dependencies from ${ESPALIER_DEPS}")
+  include(${ESPALIER_DEPS}/espalier-deps.cmake)
   return()
 endif()
 find_package(nlohmann_json REQUIRED)
