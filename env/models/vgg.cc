@@ -35,7 +35,8 @@ Network CifarVgg16(const ModelOptions& options) {
                      x, width, out);
     width = out;
   }
-  x = b.Call("aten::mean", "dim", {{"self", x}, {"dim", c10::IValue(std::vector<int64_t>{2, 3})}});
+  x = b.Call("aten::mean", "dim", {{"self", x}, {"dim", c10::IValue(std::vector<int64_t>{2, 3})}},
+             "avgpool");
   x = b.Linear("classifier.linear1", x, width, 512);
   x = b.Relu(b.BatchNorm2d("classifier.norm1", x, 512), "classifier.relu1");
   return b.Finish({b.Linear("classifier.linear2", x, 512, options.classes)});
