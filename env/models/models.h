@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,11 @@ const ModelInfo& FindModel(const std::string& name);
 /// Errors: kModel for an unknown name, with the nearest known one, and for options the network does
 /// not have.
 Network BuildModel(const std::string& name, const ModelOptions& options = {});
+
+/// Fills in what a weights file knows where `options` leave it open: the number of classes (rows of
+/// the head) and the kind of shortcut. Errors: kModel, kIo from reading the file.
+ModelOptions OptionsFromWeights(const std::string& name, const std::filesystem::path& weights,
+                                ModelOptions options = {});
 
 /// MODEL of the command line: "FILE.pt2", "NAME" or "NAME:weights.safetensors". The weights tell
 /// the number of classes and the kind of shortcut where `options` leave them open. Errors: kModel

@@ -1,0 +1,46 @@
+#include <filesystem>
+
+#include "env/base/error.h"
+#include "env/graph/io.h"
+#include "env/models/models.h"
+
+namespace espalier {
+namespace {
+
+void RequireFile(const std::filesystem::path& path, const std::string& what) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored))
+    throw Error(ErrorKind::kModel, Str(what, " '", path.string(), "' does not exist"));
+}
+
+}  // namespace
+
+ModelOptions OptionsFromWeights(const std::string& name, const std::filesystem::path& weights,
+                                ModelOptions options) {
+  const ModelInfo& info = FindModel(name);
+  for (const auto& [tensor_name, tensor] : ReadSafetensors(weights).tensors) {
+    if (options.classes == 0 && tensor_name == info.head && tensor.dim() == 2)
+      options.classes = tensor.size(0);
+    if (info.shortcut_choice && tensor_name == "layer2.0.shortcut.0.weight")
+      options.shortcut = "projection";
+  }
+  return options;
+}
+
+Network LoadModel(const std::string& model, const ModelOptions& options) {
+  if (model.ends_with(".pt2")) {
+    RequireFile(model, "model file");
+    return ReadPt2(model);
+  }
+  const size_t colon = model.find(':');
+  if (colon == std::string::npos) return BuildModel(model, options);
+
+  const ModelInfo& info = FindModel(model.substr(0, colon));
+  const std::filesystem::path weights = model.substr(colon + 1);
+  RequireFile(weights, Str("weights of '", info.name, "'"));
+  Network network = BuildModel(info.name, OptionsFromWeights(info.name, weights, options));
+  LoadWeights(weights, network.store);
+  return network;
+}
+
+}  // namespace espalier
