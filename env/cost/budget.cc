@@ -124,23 +124,23 @@ std::vector<int64_t> Budget::Project(const Decision& decision) const {
       high = middle;
     }
   }
-  // Rounding leaves slack: give single steps to the groups furthest below their wanted width while
-  // every bound holds.
-  std::vector<size_t> open(decision.size());
-  for (size_t g = 0; g < open.size(); ++g) open[g] = g;
-  const auto lack = [&](size_t g) {
-    return decision[g] * low - static_cast<double>(kept[g]) / static_cast<double>(cost_.units()[g]);
-  };
-  while (!open.empty()) {
-    const auto best = std::max_element(open.begin(), open.end(),
-                                       [&](size_t a, size_t b) { return lack(a) < lack(b); });
-    const size_t g = *best;
-    const int64_t before = kept[g];
-    kept[g] = std::min(most_[g], before + step_[g]);
-    if (kept[g] > before && Feasible(kept)) continue;
-    kept[g] = before;
-    open.erase(best);
-  }
+  // Rounding leaves slack: while every bound holds, groups take single steps in turn, those
+  // furthest below their wanted width first.
+  std::vector<std::pair<double, size_t>> open;  // (-lack, group)
+  for (size_t g = 0; g < decision.size(); ++g)
+    open.push_back(
+        {static_cast<double>(kept[g]) / static_cast<double>(cost_.units()[g]) - decision[g] * low,
+         g});
+  std::sort(open.begin(), open.end());
+  while (!open.empty())
+    std::erase_if(open, [&](const auto& entry) {
+      const size_t g = entry.second;
+      const int64_t before = kept[g];
+      kept[g] = std::min(most_[g], before + step_[g]);
+      if (kept[g] > before && Feasible(kept)) return false;
+      kept[g] = before;
+      return true;
+    });
   return kept;
 }
 
