@@ -1,0 +1,182 @@
+// One measurement per line of standard input, one JSON object per line of standard output, so that
+// bench.py can take turns with Python in one run:
+//   train MODEL BATCH STEPS fp32|bf16    seconds a step of the trainer, augmentation included
+//   eval MODEL BATCH IMAGES fast|plain   images a second
+//   autobot MODEL BATCH STEPS            seconds a step of the search
+//   trace MODEL coupled|decoupled        label trace + groups, cost model, one forward of 1 image
+//   project MODEL ROUNDS                 microseconds a projection
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <iostream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "env/base/error.h"
+#include "env/base/log.h"
+#include "env/cost/cost.h"
+#include "env/eval/evaluator.h"
+#include "env/graph/executor.h"
+#include "env/models/models.h"
+#include "env/space/space.h"
+#include "env/train/trainer.h"
+#include "search/strategy.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::json;
+
+double Seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double BestSeconds(int64_t rounds, const std::function<void()>& work) {
+  double best = std::numeric_limits<double>::max();
+  for (int64_t round = 0; round < rounds; ++round) best = std::min(best, Seconds(work));
+  return best;
+}
+
+ImageSet Noise(int64_t count) {
+  ImageSet set;
+  set.images = at::randint(256, {count, 3, 32, 32}, at::kByte);
+  set.labels = at::randint(10, {count}, at::kLong);
+  set.classes = 10;
+  return set;
+}
+
+Splits NoiseSplits(int64_t train) { return Splits({}, Noise(train), Noise(0), Noise(0)); }
+
+json MeasureTraining(std::istream& in) {
+  std::string model, precision;
+  int64_t batch = 0, steps = 0;
+  in >> model >> batch >> steps >> precision;
+  const Splits splits = NoiseSplits(batch * steps);
+  Network network = BuildModel(model);
+  TrainConfig config;
+  config.epochs = 2;  // the first warms up
+  config.batch_size = batch;
+  config.precision = precision;
+  const TrainResult result = Train(network, splits, config, 1, {});
+  return {{"seconds", result.history.back().seconds / static_cast<double>(steps)}};
+}
+
+json MeasureEvaluation(std::istream& in) {
+  std::string model, path;
+  int64_t batch = 0, images = 0;
+  in >> model >> batch >> images >> path;
+  const Splits splits = NoiseSplits(images);
+  const Accuracy accuracy = Evaluate(BuildModel(model), splits, splits.train(),
+                                     {.batch_size = batch, .fast = path == "fast"});
+  return {{"seconds", accuracy.seconds / static_cast<double>(images)}};
+}
+
+json MeasureAutobot(std::istream& in) {
+  std::string model;
+  int64_t batch = 0, steps = 0;
+  in >> model >> batch >> steps;
+  const Splits splits = NoiseSplits(batch * steps);
+  const Space space = BuildSpace(BuildModel(model), {.decouple_residuals = true});
+  const CostModel cost(space);
+  BudgetConfig bounds;
+  bounds.macs = Quantity{0.5, true};
+  bounds.convention = "autobot";
+  const Budget budget(cost, bounds);
+  const Environment environment{.space = space, .cost = cost, .budget = budget, .splits = &splits};
+  const auto search = [&](int64_t batches) {
+    const auto config =
+        ConfigDocument::Parse(Str("[strategy]\nbatches = ", batches, "\nbatch_size = ", batch,
+                                  "\nevaluations = 1\ncheckpoint_every = 1000000\n"),
+                              "bench");
+    const auto strategy =
+        Registry<Strategy>::Global().Create("strategy", "autobot", config.Section("strategy"));
+    return Seconds([&] {
+      SearchContext context;
+      strategy->Run(environment, context);
+    });
+  };
+  const double start = search(1);  // what every search pays once, and a warm-up
+  return {{"seconds", (search(steps + 1) - start) / static_cast<double>(steps)}};
+}
+
+json MeasureTrace(std::istream& in) {
+  std::string model, residuals;
+  in >> model >> residuals;
+  const Network network = BuildModel(model);
+  const Executor executor(network.graph);
+  const Binding binding = executor.Bind(network.store);
+  const std::vector<Tensor> inputs = SampleInputs(network, 1);
+  constexpr int64_t kRounds = 5;
+  const SpaceOptions options{.decouple_residuals = residuals == "decoupled"};
+  const double forward = BestSeconds(kRounds, [&] {
+    const at::NoGradGuard no_grad;
+    executor.Run(binding, inputs);
+  });
+  const double groups = BestSeconds(kRounds, [&] { BuildSpace(network, options); });
+  const Space space = BuildSpace(network, options);
+  const double cost = BestSeconds(kRounds, [&] { CostModel model_of(space); });
+  return {
+      {"forward", forward}, {"space", groups}, {"cost", cost}, {"groups", space.groups().size()}};
+}
+
+json MeasureProjection(std::istream& in) {
+  std::string model;
+  int64_t rounds = 0;
+  in >> model >> rounds;
+  const Space space = BuildSpace(BuildModel(model), {.decouple_residuals = true});
+  const CostModel cost(space);
+  BudgetConfig bounds;
+  bounds.macs = Quantity{0.5, true};
+  bounds.params = Quantity{0.6, true};
+  const Budget budget(cost, bounds);
+  Rng rng(1);
+  std::vector<Decision> decisions;
+  for (int64_t i = 0; i < rounds; ++i) {
+    Decision decision;
+    for (size_t group = 0; group < space.groups().size(); ++group)
+      decision.push_back(rng.Uniform(0.1, 1));
+    decisions.push_back(decision);
+  }
+  size_t kept = 0;
+  const double seconds = Seconds([&] {
+    for (const Decision& decision : decisions) kept += budget.Project(decision).size();
+  });
+  ESPALIER_CHECK(kept == decisions.size() * space.groups().size(), kept);
+  return {{"seconds", seconds / static_cast<double>(rounds)}, {"groups", space.groups().size()}};
+}
+
+json Measure(const std::string& line) {
+  std::istringstream in(line);
+  std::string what;
+  in >> what;
+  if (what == "train") return MeasureTraining(in);
+  if (what == "eval") return MeasureEvaluation(in);
+  if (what == "autobot") return MeasureAutobot(in);
+  if (what == "trace") return MeasureTrace(in);
+  if (what == "project") return MeasureProjection(in);
+  throw Error(ErrorKind::kUsage, Str("unknown measurement '", what, "'"));
+}
+
+int Main(int argc, char** argv) {
+  at::set_num_threads(argc > 1 ? std::atoi(argv[1]) : 2);
+  SetQuiet(true);
+  try {
+    for (std::string line; std::getline(std::cin, line);)
+      std::cout << Measure(line).dump() << std::endl;
+  } catch (const Error& error) {
+    std::cerr << "error: " << error.what() << "\n  help: " << error.hint() << "\n";
+    return ExitCode(error.kind());
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace espalier
+
+int main(int argc, char** argv) { return espalier::Main(argc, argv); }
