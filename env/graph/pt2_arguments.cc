@@ -1,6 +1,7 @@
 #include "env/graph/pt2_arguments.h"
 
 #include <ATen/ATen.h>
+#include <ATen/ScalarOps.h>
 #include <ATen/core/jit_type.h>
 
 #include <cmath>
@@ -117,11 +118,13 @@ std::optional<c10::IValue> Parse(const std::string& kind, const json& value) {
   Fail("arguments of kind '", kind, "' are not supported");
 }
 
-/// Python is lax where schemas are strict: ints for floats, one number for a list.
+/// Python is lax where schemas are strict: ints for floats, one number for a list or a tensor.
 c10::IValue Adapt(const c10::Argument& argument, c10::IValue value) {
   const c10::TypePtr type = BareType(argument);
   if (type->kind() == c10::TypeKind::FloatType && value.isInt())
     return static_cast<double>(value.toInt());
+  if (type->kind() == c10::TypeKind::TensorType && value.isScalar())  // x * 0.5 as mul.Tensor
+    return at::native::wrapped_scalar_tensor(value.toScalar());
   const auto list = type->cast<c10::ListType>();
   if (!list) return value;
   const auto element = list->getElementType()->kind();
@@ -190,6 +193,8 @@ ordered_json ConstantJson(const c10::Argument& argument, const c10::IValue& valu
          {{"type", c10::DeviceTypeName(device.type(), /*lower_case=*/true)}, {"index", index}}}};
   }
   if (value.isString()) return {{"as_string", value.toStringRef()}};
+  if (value.isTensor() && value.toTensor().unsafeGetTensorImpl()->is_wrapped_number())
+    return NumberJson(c10::IValue(value.toTensor().item()));
   return value.isList() ? ListJson(value) : NumberJson(value);
 }
 

@@ -56,8 +56,6 @@ class ProgramWriter {
     NameValues();
   }
 
-  const std::vector<Stored>& stored() const { return stored_; }
-
   ordered_json Program() {
     ordered_json nodes = ordered_json::array();
     for (const Op& op : network_.graph.ops) nodes.push_back(Node(op));
@@ -399,10 +397,10 @@ void WritePt2(const std::filesystem::path& path, const Network& network) {
       writer.writeRecord(name, bytes.data(), bytes.size());
     };
     TensorFolder weights(writer, "weight_"), constants(writer, "tensor_");
-    for (const Stored& item : program.stored()) {
-      const bool in_state_dict = network.store.Kind(item.target) != StoreKind::kConstant;
-      (in_state_dict ? weights : constants)
-          .Add(network.store, item.target, item.kind == ValueKind::kParameter);
+    for (const std::string& target : network.store.names()) {  // the order of the state dict
+      const StoreKind kind = network.store.Kind(target);
+      (kind == StoreKind::kConstant ? constants : weights)
+          .Add(network.store, target, kind == StoreKind::kParameter);
     }
     put(pt2::kWeightsConfig, weights.Config().dump());
     put(pt2::kConstantsConfig, constants.Config().dump());

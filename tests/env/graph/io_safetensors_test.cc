@@ -23,7 +23,7 @@ std::string FileOf(const std::string& header, size_t data_bytes) {
 /// The error of reading these bytes; every message must name the file.
 std::string ErrorOfBytes(const std::string& bytes) {
   const TempFolder folder;
-  WriteFileAtomic(folder / "bad.safetensors", bytes);
+  WriteBytes(folder / "bad.safetensors", bytes);
   const std::string error = ModelErrorOf([&] { ReadSafetensors(folder / "bad.safetensors"); });
   EXPECT_THAT(error, HasSubstr("bad.safetensors"));
   return error;
@@ -61,7 +61,7 @@ TEST(SafetensorsUnit, ReadsTheLayoutOfTheFormatDescription) {
   const std::string header = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   std::string bytes = FileOf(header, 0) + std::string("\x00\x00\x80\x3f\x00\x00\x00\xc0", 8);
   const TempFolder folder;
-  WriteFileAtomic(folder / "a.safetensors", bytes);
+  WriteBytes(folder / "a.safetensors", bytes);
   const TensorFile read = ReadSafetensors(folder / "a.safetensors");
   EXPECT_TRUE(at::equal(read.tensors.at(0).second, at::tensor({1.0f, -2.0f})));
 }
@@ -158,7 +158,7 @@ TEST(SafetensorsProperty, EveryTruncationIsAnErrorThatNamesTheFile) {
                    {{{"a", at::ones({3})}, {"b", at::ones({2, 2})}}, {{"k", "v"}}});
   const std::string bytes = ReadFile(folder / "a.safetensors");
   for (size_t length = 0; length < bytes.size(); ++length) {
-    WriteFileAtomic(folder / "cut.safetensors", bytes.substr(0, length));
+    WriteBytes(folder / "cut.safetensors", bytes.substr(0, length));
     EXPECT_THAT(ModelErrorOf([&] { ReadSafetensors(folder / "cut.safetensors"); }),
                 HasSubstr("cut.safetensors"))
         << length;

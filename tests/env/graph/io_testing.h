@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "env/base/error.h"
@@ -14,8 +18,9 @@ class TempFolder {
  public:
   TempFolder() {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    path_ = std::filesystem::path(testing::TempDir()) /
-            Str("espalier_", info->test_suite_name(), "_", info->name(), "_", getpid());
+    std::string name = Str("espalier_", info->test_suite_name(), "_", info->name(), "_", getpid());
+    std::replace(name.begin(), name.end(), '/', '_');  // of parametrised tests
+    path_ = std::filesystem::path(testing::TempDir()) / name;
     std::filesystem::create_directories(path_);
   }
   ~TempFolder() {
@@ -29,6 +34,11 @@ class TempFolder {
  private:
   std::filesystem::path path_;
 };
+
+/// Plain write: tests that make many files need no fsync.
+inline void WriteBytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
 
 /// Runs `action`, which must throw a kModel error, and returns message + hint.
 template <typename Action>

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "env/base/error.h"
+#include "env/base/tensor.h"
+
+namespace caffe2::serialize {
+class PyTorchStreamReader;
+}  // namespace caffe2::serialize
+
+namespace espalier::pt2 {
+
+/// The zip side of a torch.export archive. Treats it as hostile: entries that unpack to more than
+/// the file can hold are refused, no pickled entry is opened.
+/// Errors   kIo when there is no such file; else kModel naming the file and the entry.
+class Archive {
+ public:
+  explicit Archive(const std::filesystem::path& path);
+  ~Archive();
+  bool Has(const std::string& entry) const;
+  const std::vector<std::string>& entries() const { return entries_; }  ///< without the root folder
+  std::string Text(const std::string& entry);
+  Tensor Bytes(const std::string& entry);  ///< [size], uint8
+
+  template <typename... Parts>
+  [[noreturn]] void Fail(const std::string& entry, const Parts&... parts) const {
+    throw Error(ErrorKind::kModel, Str(Place(entry), ": ", parts...));
+  }
+  std::string Place(const std::string& entry) const;  ///< "'net.pt2', entry models/model.json"
+
+ private:
+  std::filesystem::path path_;
+  std::vector<std::string> entries_;
+  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+};
+
+/// One tensor of a weights or constants config.
+struct StoredTensor {
+  std::string name;
+  Tensor tensor;
+  bool is_parameter = false;
+  std::string tied_to;  ///< an earlier name with the very same storage, or ""
+};
+
+/// All tensors a config entry lists, in its order. Sizes, strides, offsets and dtypes are checked
+/// against the length of the raw record; several names of one record share its memory.
+std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& config_entry,
+                                      const std::string& folder);
+
+}  // namespace espalier::pt2
