@@ -8,6 +8,7 @@
 #include "env/graph/io.h"
 #include "env/graph/pt2_archive.h"
 #include "env/graph/pt2_arguments.h"
+#include "env/graph/pt2_modules.h"
 #include "env/graph/pt2_schema.h"
 
 namespace espalier {
@@ -28,26 +29,6 @@ const std::string& KeyOf(const json& item) {
   if (!item.is_object() || item.size() != 1)
     Fail("a union with one key is expected, not ", item.dump().substr(0, 100));
   return item.get_ref<const json::object_t&>().begin()->first;
-}
-
-/// The place of a node in the user's model.
-struct ModulePlace {
-  std::string path, type;
-};
-
-/// Splits "key,path,type" at commas outside of brackets.
-std::vector<std::string> SplitEntry(const std::string& text) {
-  std::vector<std::string> parts(1);
-  int depth = 0;
-  for (const char c : text) {
-    if (c == '[' || c == '(') ++depth;
-    if (c == ']' || c == ')') --depth;
-    if (c == ',' && depth == 0)
-      parts.emplace_back();
-    else
-      parts.back() += c;
-  }
-  return parts;
 }
 
 c10::TypeKind BareKind(const c10::TypePtr& type) {
@@ -227,27 +208,17 @@ class ProgramReader {
 
   // ---- nodes ----
 
-  ModulePlace PlaceOf(const json& node) {
-    ModulePlace place;
+  pt2::ModulePlace PlaceOf(const json& node) {
     const auto metadata = node.find("metadata");
-    if (metadata == node.end() || !metadata->contains("nn_module_stack")) return place;
-    const std::string stack = metadata->at("nn_module_stack").get<std::string>();
-    for (size_t begin = 0; begin < stack.size();) {
-      const size_t end = std::min(stack.find(';', begin), stack.size());
-      const auto parts = SplitEntry(stack.substr(begin, end - begin));
-      if (parts.size() == 3) {
-        place = {parts[1], parts[2]};
-        place.path = place.path.substr(0, place.path.find('@'));  // "relu@1": the second call
-        module_types_.emplace(place.path, place.type);
-      }
-      begin = end + 1;
-    }
-    return place;
+    if (metadata == node.end() || !metadata->contains("nn_module_stack")) return {};
+    const auto stack = pt2::ParseModuleStack(metadata->at("nn_module_stack").get<std::string>());
+    for (const pt2::ModulePlace& module : stack) module_types_.emplace(module.path, module.type);
+    return stack.empty() ? pt2::ModulePlace() : stack.back();
   }
 
   void ReadNode(const json& node, size_t index) {
     const auto target = node.at("target").get<std::string>();
-    const ModulePlace place = PlaceOf(node);
+    const pt2::ModulePlace place = PlaceOf(node);
     const std::string where = Str("node ", index, " (", target, " at '", place.path, "'): ");
     try {
       Op op{.name = {},

@@ -8,6 +8,7 @@
 #include "env/graph/archive_writer.h"
 #include "env/graph/io.h"
 #include "env/graph/pt2_arguments.h"
+#include "env/graph/pt2_modules.h"
 #include "env/graph/pt2_schema.h"
 #include "env/graph/pt2_symbols.h"
 
@@ -15,8 +16,6 @@ namespace espalier {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr const char* kUnknownClass = "torch.nn.modules.module.Module";
 
 ordered_json CpuDevice() { return {{"type", "cpu"}, {"index", nullptr}}; }
 
@@ -53,6 +52,7 @@ class ProgramWriter {
       : network_(network), meta_(pt2::InferSymbolic(network)) {
     if (const auto found = network.extras.find(pt2::kOrigin); found != network.extras.end())
       origin_ = ordered_json::parse(found->second);
+    modules_.emplace(origin_.value("module_types", std::map<std::string, std::string>()));
     NameValues();
   }
 
@@ -220,7 +220,7 @@ class ProgramWriter {
     return {{"target", pt2::TargetOf(op)},
             {"inputs", std::move(inputs)},
             {"outputs", std::move(outputs)},
-            {"metadata", {{"nn_module_stack", ModuleStack(op)}}},
+            {"metadata", {{"nn_module_stack", modules_->Next({op.module_path, op.module_type})}}},
             {"is_hop_single_tensor_return", nullptr},
             {"name", named_by_result ? Name(op.outputs.front()) : unique_.Unique(op.name)}};
   }
@@ -259,36 +259,6 @@ class ProgramWriter {
         items.push_back(id == kNoValue ? ordered_json{{"as_none", true}} : ValueJson(id));
     }
     return {{gaps ? "as_optional_tensors" : "as_tensors", std::move(items)}};
-  }
-
-  /// "L__self__,,Root;L__self__layer1,layer1,Sequential;...": what unflatten rebuilds modules from.
-  /// A module that is left and entered again gets a new key ("@1"), as torch numbers its calls.
-  std::string ModuleStack(const Op& op) {
-    std::vector<std::string> paths;
-    for (size_t end = 0; !op.module_path.empty() && end != std::string::npos;) {
-      end = op.module_path.find('.', end + 1);
-      paths.push_back(op.module_path.substr(0, end));
-    }
-    size_t shared = 0;
-    while (shared < paths.size() && shared < open_.size() && open_[shared].path == paths[shared])
-      ++shared;
-    open_.resize(shared);
-    for (size_t i = shared; i < paths.size(); ++i) {
-      const int64_t call = calls_[paths[i]]++;
-      open_.push_back({paths[i], call == 0 ? paths[i] : Str(paths[i], "@", call)});
-    }
-    std::string text = Str("L__self__,,", ClassOf("", op));
-    for (const Entered& module : open_)
-      text += Str(";L__self__", module.key, ",", module.path, ",", ClassOf(module.path, op));
-    return text;
-  }
-
-  std::string ClassOf(const std::string& path, const Op& op) const {
-    std::string name = path == op.module_path ? op.module_type : "";
-    if (name.empty() && origin_.contains("module_types") && origin_["module_types"].contains(path))
-      name = origin_["module_types"][path].get<std::string>();
-    const bool plain = name.find_first_of(",;[]()") == std::string::npos;
-    return name.empty() || !plain ? kUnknownClass : name;
   }
 
   ordered_json Signature() const {
@@ -351,11 +321,7 @@ class ProgramWriter {
   NameTable unique_;
   std::vector<std::string> names_;  // by value id
   std::vector<Stored> stored_;
-  struct Entered {
-    std::string path, key;
-  };
-  std::vector<Entered> open_;             // modules around the op being written, outermost first
-  std::map<std::string, int64_t> calls_;  // by module path
+  std::optional<pt2::ModuleStackWriter> modules_;
 };
 
 /// The raw tensors of one folder; tied names share one record. Returns the folder's config.

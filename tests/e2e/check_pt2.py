@@ -3,6 +3,8 @@
 check_pt2.py state_dict STATE_DICT.pt EXPECTED.safetensors
 check_pt2.py program MODEL.pt2 EXPECTED.safetensors
     EXPECTED holds batch2.in0, batch2.out0, batch5.in0, ... for the batch sizes to try.
+check_pt2.py export MODEL.pt2 EXPECTED.safetensors
+    The other way round: writes an archive of a network of torch's own and what it computes.
 Exit status 0 and "ok" on success; otherwise an exception says what differs.
 """
 import json
@@ -30,6 +32,60 @@ def read_safetensors(path):
     return tensors
 
 
+def write_safetensors(path, tensors):
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header, blobs, offset = {}, [], 0
+    for name, tensor in tensors.items():
+        blob = bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).tolist())
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape),
+                        "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+class Foreign(torch.nn.Module):
+    """Tied weights, a non-persistent buffer, a lifted constant, a recurrent layer, sizes computed
+    from the batch, lists, in-place calls, a module called twice and nested outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(13, 8)
+        self.lstm = torch.nn.LSTM(8, 8, batch_first=True)
+        self.block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(inplace=True))
+        self.head = torch.nn.Linear(8, 13, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("shift", torch.linspace(-1, 1, 8), persistent=False)
+
+    def forward(self, tokens, scale):
+        x, _ = self.lstm(self.embed(tokens))
+        x = self.block(x) + self.shift + torch.tensor(0.25)
+        x = x.reshape(x.shape[0] * x.shape[1], 8)
+        x = self.block(x * 0.5).view(tokens.shape[0], -1, 8)
+        first, second = x.chunk(2, dim=2)
+        x = torch.cat([second, first], dim=2)
+        x[:, 0] += 1
+        logits = self.head(x.mean(dim=1) * scale)
+        return {"logits": logits, "best": (logits.topk(3, dim=1).values, x.argmax(dim=2))}
+
+
+def export(path, expected_path):
+    torch.manual_seed(1)
+    model = Foreign().eval()
+    inputs = {batch: (torch.randint(0, 13, (batch, 5)), torch.randn(batch, 8)) for batch in (2, 5)}
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(model, inputs[2], dynamic_shapes=({0: batch}, {0: batch}))
+    torch.export.save(program, path, extra_files={"notes.txt": "carried"})
+    expected = {}
+    for size, args in inputs.items():
+        expected.update({f"batch{size}.in{i}": value for i, value in enumerate(args)})
+        outputs = outputs_of(model, args)
+        expected.update({f"batch{size}.out{i}": value for i, value in enumerate(outputs)})
+    write_safetensors(expected_path, expected)
+
+
 def check_equal(what, got, expected):
     assert got.dtype == expected.dtype and got.shape == expected.shape, \
         f"{what}: {got.dtype} {tuple(got.shape)} instead of {expected.dtype} {tuple(expected.shape)}"
@@ -38,6 +94,8 @@ def check_equal(what, got, expected):
 
 def check_close(what, got, expected):
     assert got.shape == expected.shape, f"{what}: {got.shape} instead of {expected.shape}"
+    if not got.is_floating_point():
+        return check_equal(what, got, expected)
     error = (got - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
     assert error <= 1e-5, f"{what}: relative error {error:g}"
 
@@ -54,8 +112,7 @@ def check_state_dict(path, expected):
 
 
 def outputs_of(module, inputs):
-    result = module(*inputs)
-    return list(result) if isinstance(result, (tuple, list)) else [result]
+    return torch.utils._pytree.tree_leaves(module(*inputs))
 
 
 def check_program(path, expected):
@@ -88,6 +145,10 @@ def _takes_varargs(module):
 
 
 if __name__ == "__main__":
-    mode, written, reference = sys.argv[1:]
-    {"state_dict": check_state_dict, "program": check_program}[mode](written, read_safetensors(reference))
+    mode, archive, reference = sys.argv[1:]
+    if mode == "export":
+        export(archive, reference)
+    else:
+        check = {"state_dict": check_state_dict, "program": check_program}[mode]
+        check(archive, read_safetensors(reference))
     print("ok")

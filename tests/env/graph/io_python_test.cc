@@ -84,6 +84,32 @@ TEST(Pt2E2e, TorchRunsANetworkWithTwoInputsListsConstantsAndTies) {
   EXPECT_EQ(CheckProgram(python, folder, ManyKindsNet()), "");
 }
 
+TEST(Pt2E2e, ForeignArchivesAreReadAndGivenBack) {
+  NEEDS_PYTHON();
+  const auto path = folder / "foreign.pt2", again = folder / "again.pt2";
+  const auto expected_path = folder / "e.safetensors";
+  ASSERT_EQ(RunCheck(python, folder, Str("export ", path.string(), " ", expected_path.string())),
+            "");
+  const Network net = ReadPt2(path);
+  EXPECT_EQ(net.store.Canonical("head.weight"), net.store.Canonical("embed.weight"));
+  EXPECT_EQ(net.extras.at("extra/notes.txt"), "carried");
+  std::map<std::string, Tensor> expected;
+  for (auto& [name, tensor] : ReadSafetensors(expected_path).tensors) expected[name] = tensor;
+  const at::NoGradGuard no_grad;
+  const Executor executor(net.graph);
+  for (const std::string batch : {"batch2", "batch5"}) {
+    const auto outputs = executor.Run(executor.Bind(net.store),
+                                      {expected.at(batch + ".in0"), expected.at(batch + ".in1")});
+    ASSERT_EQ(outputs.size(), 3u);
+    for (size_t i = 0; i < outputs.size(); ++i)
+      EXPECT_TRUE(at::allclose(outputs[i], expected.at(Str(batch, ".out", i)), 1e-5, 1e-6)) << i;
+  }
+  WritePt2(again, net);  // the nesting of the outputs survives: the script flattens both alike
+  EXPECT_EQ(RunCheck(python, folder, Str("program ", again.string(), " ", expected_path.string())),
+            "");
+  EXPECT_EQ(ReadPt2(again).extras, net.extras);
+}
+
 TEST(StateDictUnit, EqualContentsGiveEqualBytes) {
   const TempFolder folder;
   ParameterStore store;
