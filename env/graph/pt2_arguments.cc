@@ -170,6 +170,24 @@ ordered_json ListJson(const c10::IValue& value) {
 
 }  // namespace
 
+const std::string& KeyOf(const json& item) {
+  if (!item.is_object() || item.size() != 1)
+    Fail("a union with one key is expected, not ", item.dump().substr(0, 100));
+  return item.get_ref<const json::object_t&>().begin()->first;
+}
+
+c10::TypeKind BareKind(const c10::TypePtr& type) {
+  const auto optional = type->cast<c10::OptionalType>();
+  return (optional ? optional->getElementType() : type)->kind();
+}
+
+bool TakesTensorList(const c10::Argument& argument) {
+  const auto optional = argument.type()->cast<c10::OptionalType>();
+  const auto list =
+      (optional ? optional->getElementType() : argument.type())->cast<c10::ListType>();
+  return list && BareKind(list->getElementType()) == c10::TypeKind::TensorType;
+}
+
 ordered_json ConstantJson(const c10::Argument& argument, const c10::IValue& value) {
   if (value.isNone()) return {{"as_none", true}};
   switch (BareType(argument)->kind()) {
@@ -199,9 +217,8 @@ ordered_json ConstantJson(const c10::Argument& argument, const c10::IValue& valu
 }
 
 std::optional<c10::IValue> ConstantOf(const c10::Argument& argument, const json& value) {
-  if (!value.is_object() || value.size() != 1)
-    Fail("an argument union with one key is expected, not ", value.dump().substr(0, 100));
-  std::optional<c10::IValue> constant = Parse(value.begin().key(), value.begin().value());
+  const std::string& kind = KeyOf(value);
+  std::optional<c10::IValue> constant = Parse(kind, value.at(kind));
   if (!constant) return std::nullopt;
   c10::IValue adapted = Adapt(argument, std::move(*constant));
   if (!adapted.type()->isSubtypeOf(*argument.type()))

@@ -17,4 +17,10 @@ nlohmann::ordered_json ConstantJson(const c10::Argument& argument, const c10::IV
 /// Errors   kModel for unknown unions and for constants the schema does not take.
 std::optional<c10::IValue> ConstantOf(const c10::Argument& argument, const nlohmann::json& value);
 
+/// The only key of a union: {"as_tensor": ...} -> "as_tensor". Errors: kModel for other JSON.
+const std::string& KeyOf(const nlohmann::json& item);
+
+c10::TypeKind BareKind(const c10::TypePtr& type);     ///< of the type inside an Optional
+bool TakesTensorList(const c10::Argument& argument);  ///< Tensor[], Tensor?[], optional or not
+
 }  // namespace espalier::pt2

@@ -24,25 +24,6 @@ template <typename... Parts>
   throw Error(ErrorKind::kModel, Str(parts...));
 }
 
-/// The union's only key: {"as_tensor": ...} -> "as_tensor".
-const std::string& KeyOf(const json& item) {
-  if (!item.is_object() || item.size() != 1)
-    Fail("a union with one key is expected, not ", item.dump().substr(0, 100));
-  return item.get_ref<const json::object_t&>().begin()->first;
-}
-
-c10::TypeKind BareKind(const c10::TypePtr& type) {
-  const auto optional = type->cast<c10::OptionalType>();
-  return (optional ? optional->getElementType() : type)->kind();
-}
-
-bool TakesTensorList(const c10::Argument& argument) {
-  const auto optional = argument.type()->cast<c10::OptionalType>();
-  const auto list =
-      (optional ? optional->getElementType() : argument.type())->cast<c10::ListType>();
-  return list && BareKind(list->getElementType()) == c10::TypeKind::TensorType;
-}
-
 class ProgramReader {
  public:
   ProgramReader(pt2::Archive& archive, std::string entry)
@@ -117,7 +98,7 @@ class ProgramReader {
 
   void ReadInputs(const json& specs) {
     for (const json& item : specs) {
-      const std::string& kind = KeyOf(item);
+      const std::string& kind = pt2::KeyOf(item);
       const json& spec = item.at(kind);
       if (kind == "parameter")
         AddStored(spec, "parameter_name", ValueKind::kParameter, StoreKind::kParameter);
@@ -141,7 +122,7 @@ class ProgramReader {
   }
 
   void ReadUserInput(const json& argument) {
-    if (KeyOf(argument) != "as_tensor")
+    if (pt2::KeyOf(argument) != "as_tensor")
       Fail("a user input is ", argument.dump().substr(0, 100), ", only tensors are supported");
     const auto name = argument.at("as_tensor").at("name").get<std::string>();
     const json& meta = graph_->at("tensor_values").at(name);
@@ -151,7 +132,7 @@ class ProgramReader {
     input.dtype = *dtype;
     input.dynamic_batch = false;
     for (const json& size : meta.at("sizes")) {
-      const bool symbolic = KeyOf(size) == "as_expr";
+      const bool symbolic = pt2::KeyOf(size) == "as_expr";
       if (symbolic && input.sizes.empty()) input.dynamic_batch = true;
       if (symbolic && !input.sizes.empty())
         LogWarning("input '", name, "': axis ", input.sizes.size(),
@@ -272,23 +253,23 @@ class ProgramReader {
 
   Arg ArgOf(const c10::Argument& argument, const json& item) const {
     if (auto constant = pt2::ConstantOf(argument, item)) return std::move(*constant);
-    const std::string& kind = KeyOf(item);
+    const std::string& kind = pt2::KeyOf(item);
     const json& value = item.at(kind);
     if (kind == "as_sym_int" || kind == "as_sym_ints") return SizesOf(argument, value);
     if (kind == "as_optional_tensor") return ArgOf(argument, value);
     if (kind == "as_tensor") {
       const ValueId id = TensorId(value.at("name"));
-      if (BareKind(argument.type()) != c10::TypeKind::TensorType)
+      if (pt2::BareKind(argument.type()) != c10::TypeKind::TensorType)
         Fail("a tensor stands where the schema takes ", argument.type()->str());
       return id;
     }
-    if (!TakesTensorList(argument))
+    if (!pt2::TakesTensorList(argument))
       Fail("a list of tensors stands where the schema takes ", argument.type()->str());
     ValueList list;
     for (const json& element : value) {
       if (kind == "as_tensors")
         list.ids.push_back(TensorId(element.at("name")));
-      else if (KeyOf(element) == "as_none")
+      else if (pt2::KeyOf(element) == "as_none")
         list.ids.push_back(kNoValue);
       else
         list.ids.push_back(TensorId(element.at("as_tensor").at("name")));
@@ -298,9 +279,9 @@ class ProgramReader {
 
   /// Symbolic sizes: one value, or a list that mixes values and numbers.
   Arg SizesOf(const c10::Argument& argument, const json& value) const {
-    const auto kind = BareKind(argument.type());
+    const auto kind = pt2::BareKind(argument.type());
     if (!value.is_array()) {
-      if (KeyOf(value) == "as_int") return *pt2::ConstantOf(argument, value);
+      if (pt2::KeyOf(value) == "as_int") return *pt2::ConstantOf(argument, value);
       const ValueId id = SizeId(value.at("as_name"));
       if (kind == c10::TypeKind::IntType || kind == c10::TypeKind::NumberType) return id;
       if (kind != c10::TypeKind::ListType)
@@ -311,7 +292,7 @@ class ProgramReader {
     ScalarList list;
     json plain = json::array();
     for (const json& element : value) {
-      if (KeyOf(element) == "as_int") {
+      if (pt2::KeyOf(element) == "as_int") {
         plain.push_back(element.at("as_int"));
         list.items.emplace_back(element.at("as_int").get<int64_t>());
       } else {
@@ -320,7 +301,7 @@ class ProgramReader {
     }
     if (plain.size() == list.items.size())
       return *pt2::ConstantOf(argument, json{{"as_ints", std::move(plain)}});
-    if (kind != c10::TypeKind::ListType || TakesTensorList(argument))
+    if (kind != c10::TypeKind::ListType || pt2::TakesTensorList(argument))
       Fail("a list of sizes stands where the schema takes ", argument.type()->str());
     return list;
   }
@@ -339,8 +320,8 @@ class ProgramReader {
     if (outputs.size() != returns.size())
       Fail(outputs.size(), " results are listed, the operator returns ", returns.size());
     for (size_t i = 0; i < returns.size(); ++i) {
-      const std::string& kind = KeyOf(outputs[i]);
-      const auto type = BareKind(returns[i].type());
+      const std::string& kind = pt2::KeyOf(outputs[i]);
+      const auto type = pt2::BareKind(returns[i].type());
       if (kind == "as_tensor" && type == c10::TypeKind::TensorType)
         op.outputs.push_back(AddValue(outputs[i].at(kind).at("name").get<std::string>(),
                                       ValueKind::kResult, {}, false));
@@ -358,12 +339,12 @@ class ProgramReader {
 
   void ReadOutputs(const json& specs) {
     for (const json& item : specs) {
-      const std::string& kind = KeyOf(item);
+      const std::string& kind = pt2::KeyOf(item);
       if (kind != "user_output")
         throw Error(ErrorKind::kModel, Str("graph outputs of kind '", kind, "' are not supported"),
                     "export the model in eval mode: model.eval()");
       const json& argument = item.at(kind).at("arg");
-      if (KeyOf(argument) != "as_tensor")
+      if (pt2::KeyOf(argument) != "as_tensor")
         Fail("an output is ", argument.dump().substr(0, 100), ", only tensors are supported");
       network_.graph.outputs.push_back(TensorId(argument.at("as_tensor").at("name")));
     }

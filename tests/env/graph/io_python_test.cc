@@ -7,18 +7,11 @@
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
 #include "tests/env/graph/io_networks.h"
+#include "tests/env/graph/io_python.h"
 #include "tests/env/graph/io_testing.h"
 
 namespace espalier {
 namespace {
-
-/// Runs tests/e2e/check_pt2.py; empty when it succeeded, else what it printed.
-std::string RunCheck(const std::string& python, const TempFolder& folder, const std::string& args) {
-  const std::string log = (folder / "check.log").string();
-  const std::string command = Str(python, " tests/e2e/check_pt2.py ", args, " > ", log, " 2>&1");
-  const int status = std::system(command.c_str());
-  return status == 0 ? "" : Str("status ", status, "\n", ReadFile(log));
-}
 
 #define NEEDS_PYTHON()                                                   \
   const char* python = std::getenv("ESPALIER_PYTHON");                   \
@@ -49,29 +42,6 @@ TEST(StateDictE2e, TorchLoadsItWithWeightsOnly) {
                      Str("state_dict ", (folder / "s.pt").string(), " ",
                          (folder / "other.safetensors").string())),
             "");
-}
-
-/// Writes the network and what it computes for two batch sizes, and has PyTorch compare.
-std::string CheckProgram(const std::string& python, const TempFolder& folder,
-                         const Network& network) {
-  WritePt2(folder / "m.pt2", network);
-  TensorFile expected;
-  const at::NoGradGuard no_grad;
-  const Executor executor(network.graph);
-  for (const int64_t batch : {2, 5}) {
-    std::vector<Tensor> inputs = SampleInputs(network, batch);
-    for (Tensor& input : inputs)
-      if (input.is_floating_point()) input.normal_();
-    const auto outputs = executor.Run(executor.Bind(network.store), inputs);
-    for (size_t i = 0; i < inputs.size(); ++i)
-      expected.tensors.emplace_back(Str("batch", batch, ".in", i), inputs[i]);
-    for (size_t i = 0; i < outputs.size(); ++i)
-      expected.tensors.emplace_back(Str("batch", batch, ".out", i), outputs[i]);
-  }
-  WriteSafetensors(folder / "e.safetensors", expected);
-  return RunCheck(
-      python, folder,
-      Str("program ", (folder / "m.pt2").string(), " ", (folder / "e.safetensors").string()));
 }
 
 TEST(Pt2E2e, TorchRunsUnflattensDifferentiatesAndReExportsABuiltNetwork) {
