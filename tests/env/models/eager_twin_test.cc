@@ -67,7 +67,7 @@ bool PythonHasTorch() {
   return std::system((Python() + " -c 'import torch' 2>/dev/null").c_str()) == 0;
 }
 
-TEST(EagerTwinE2e, EveryBuiltinNetworkEqualsAnEagerModelOfTheSameParameterNames) {
+TEST(EagerTwinE2e, EveryBuiltinNetworkAndItsArchiveEqualAnEagerModelOfTheSameNames) {
   if (!PythonHasTorch()) GTEST_SKIP() << "no python with torch (ESPALIER_PYTHON)";
   const TempFolder folder;
   const auto add = [&](const ModelInfo& info, const std::string& label, ModelOptions options) {
@@ -77,8 +77,12 @@ TEST(EagerTwinE2e, EveryBuiltinNetworkEqualsAnEagerModelOfTheSameParameterNames)
     RandomiseNorms(network);
     const std::string weights = label + ".safetensors";
     SaveWeights(folder / weights, network.store);
+    WritePt2(folder / (label + ".pt2"), network);
     WriteCase(folder, label, network, weights,
-              {{"model", info.name}, {"classes", "7"}, {"shortcut", options.shortcut}});
+              {{"model", info.name},
+               {"classes", "7"},
+               {"shortcut", options.shortcut},
+               {"archive", label + ".pt2"}});
   };
   for (const ModelInfo& info : BuiltinModels()) {
     add(info, info.name, {});

@@ -7,6 +7,8 @@
 
 #include "env/base/error.h"
 #include "env/graph/executor.h"
+#include "env/graph/io.h"
+#include "tests/env/graph/io_testing.h"
 
 namespace espalier {
 namespace {
@@ -171,6 +173,22 @@ TEST_P(BuiltinModelConformance, AcceptsItsLeastInputSize) {
   const Tensor output =
       Forward(network, at::ones({1, 3, info.least_input_size, info.least_input_size}));
   EXPECT_EQ(output.sizes(), at::IntArrayRef({1, info.classes}));
+}
+
+TEST_P(BuiltinModelConformance, ArchiveBringsTheSameNetworkBack) {
+  const int64_t size = std::max<int64_t>(32, FindModel(GetParam()).least_input_size);
+  const Network written = BuildModel(GetParam(), {.classes = 7, .input_size = size});
+  const TempFolder folder;
+  WritePt2(folder / "net.pt2", written);
+  const Network read = ReadPt2(folder / "net.pt2");
+  EXPECT_EQ(read.WeightsHash(), written.WeightsHash());
+  ASSERT_EQ(read.graph.ops.size(), written.graph.ops.size());
+  for (size_t i = 0; i < read.graph.ops.size(); ++i) {
+    EXPECT_EQ(read.graph.ops[i].target(), written.graph.ops[i].target());
+    EXPECT_EQ(read.graph.ops[i].module_path, written.graph.ops[i].module_path);
+  }
+  const Tensor input = at::linspace(-1, 1, 3 * 3 * size * size).sin().view({3, 3, size, size});
+  EXPECT_TRUE(at::equal(Forward(read, input), Forward(written, input)));
 }
 
 TEST_P(BuiltinModelConformance, OneTrainingStepGivesEveryParameterAFiniteGradient) {
