@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 sys.dont_write_bytecode = True
-from check_models import build, read_safetensors  # noqa: E402
+from check_models import read_safetensors  # noqa: E402
+from eager_models import build  # noqa: E402
 
 
 def cut(tensor, axes):
@@ -57,7 +58,8 @@ def check(case):
     model = build(metadata["model"], int(metadata["classes"]), metadata["shortcut"])
     weights, _ = read_safetensors(case.parent / metadata["weights"])
     model.load_state_dict(weights, strict=True)
-    plan = json.loads(case.with_name(case.name.replace(".io.safetensors", ".plan.json")).read_text())
+    plan_file = case.with_name(case.name.replace(".io.safetensors", ".plan.json"))
+    plan = json.loads(plan_file.read_text())
     with torch.no_grad():
         uncut = model.eval()(tensors["input"])
         apply_plan(model, plan)
