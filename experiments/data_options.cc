@@ -1,0 +1,62 @@
+#include "experiments/data_options.h"
+
+#include <cstdlib>
+#include <sstream>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+std::vector<double> ReadNumbers(const std::string& option, const std::string& text) {
+  std::vector<double> numbers;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    char* end = nullptr;
+    numbers.push_back(std::strtod(part.c_str(), &end));
+    if (part.empty() || *end)
+      throw Error(ErrorKind::kUsage, Str("--", option, " ", text, ": '", part, "' is not a number"),
+                  Str("one number a channel: --", option, " 0.485,0.456,0.406"));
+  }
+  return numbers;
+}
+
+}  // namespace
+
+void AddDataOptions(OptionList& add) {
+  add.Text("data", "NAME", "cifar10", "cifar10, cifar100 or mnist");
+  add.Text("root", "DIR", "data", "folder of the data sets");
+  add.Text("mean", "A,B,C", "",
+           "per channel, of pixels in 0..1; default: what the weights state, else the data set's");
+  add.Text("std", "A,B,C", "", "per channel; goes with --mean");
+  add.Integer("validation", "N", 5000, "training images that are held out");
+}
+
+DataConfig ReadDataOptions(const Arguments& arguments) {
+  DataConfig data;
+  data.name = arguments.Text("data");
+  data.root = arguments.Text("root");
+  data.validation = arguments.Integer("validation");
+  data.mean = ReadNumbers("mean", arguments.Text("mean"));
+  data.std = ReadNumbers("std", arguments.Text("std"));
+  if (data.mean.size() != data.std.size())
+    throw Error(ErrorKind::kUsage, "--mean and --std go together, with equally many numbers");
+  return data;
+}
+
+void AddModelOptions(OptionList& add) {
+  add.Text("shortcut", "KIND", "A", "of CIFAR ResNets: A or projection");
+  add.Integer("classes", "N", 0, "outputs of a built-in network; 0 = its usual");
+}
+
+ModelConfig ReadModelOptions(const Arguments& arguments) {
+  ModelConfig model = ParseModelWord(arguments.positional()[0]);
+  model.shortcut = arguments.Text("shortcut");
+  model.classes = arguments.Integer("classes");
+  if (model.shortcut != "A" && model.shortcut != "projection")
+    throw Error(ErrorKind::kUsage, Str("unknown shortcut '", model.shortcut, "'"),
+                "one of A, projection");
+  return model;
+}
+
+}  // namespace espalier

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "env/data/dataset.h"
+#include "experiments/command_line.h"
+#include "experiments/model_source.h"
+
+namespace espalier {
+
+/// --data, --root, --mean, --std, --validation of commands that read no config.
+void AddDataOptions(OptionList& add);
+/// Errors: kUsage for values that are no numbers; the data set's own checks come with Splits::Load.
+DataConfig ReadDataOptions(const Arguments& arguments);
+
+/// --shortcut and --classes of commands that take MODEL.
+void AddModelOptions(OptionList& add);
+/// The first positional argument as a model. Errors: kUsage.
+ModelConfig ReadModelOptions(const Arguments& arguments);
+
+}  // namespace espalier
