@@ -22,14 +22,14 @@
 namespace espalier {
 namespace {
 
-OptionList AllOptions(const Command& command) {
+std::vector<OptionList::Option> AllOptions(const Command& command) {
   OptionList options;
   if (command.add_options) command.add_options(options);
   options.Flag("json", "data as JSON on stdout, talk on stderr");
   options.Flag("quiet", "no progress and no talk, only warnings and errors");
   options.Integer("threads", "N", 0, "threads inside one operator (also: ESPALIER_THREADS)");
   options.Flag("help", "this text");
-  return options;
+  return options.options();
 }
 
 std::string HelpText(const Command& command) {
@@ -39,7 +39,7 @@ std::string HelpText(const Command& command) {
       << "[options]\n";
   if (!command.detail.empty()) out << '\n' << command.detail << '\n';
   out << "\noptions:\n";
-  for (const auto& option : AllOptions(command).options()) {
+  for (const auto& option : AllOptions(command)) {
     const std::string left = "  --" + option.name + ' ' + option.placeholder;
     out << std::left << std::setw(28) << left << ' ';
     if (left.size() > 28) out << '\n' << std::string(29, ' ');
@@ -77,7 +77,7 @@ std::string Quoted(const std::string& text) {
   const std::string message = PlainQuotes(caught.what());
   if (dynamic_cast<const cxxopts::exceptions::no_such_option*>(&caught)) {
     std::vector<std::string> names;
-    for (const auto& option : AllOptions(command).options()) names.push_back("--" + option.name);
+    for (const auto& option : AllOptions(command)) names.push_back("--" + option.name);
     for (const auto& word : line) {
       const std::string name = word.substr(0, word.find('='));
       const auto bare = name.find_first_not_of('-');
@@ -166,11 +166,11 @@ const std::vector<std::string>& Arguments::List(const std::string& option) const
 }
 
 Arguments ParseLine(const Command& command, const std::vector<std::string>& line) {
-  const OptionList known = AllOptions(command);
+  const std::vector<OptionList::Option> known = AllOptions(command);
   cxxopts::Options options("espalier " + command.name, command.summary);
   auto add = options.add_options();
   const auto words_value = [] { return cxxopts::value<std::vector<std::string>>(); };
-  for (const auto& option : known.options()) {
+  for (const auto& option : known) {
     if (option.type == OptionList::Type::kFlag)
       add(option.name, option.doc);
     else
@@ -191,7 +191,7 @@ Arguments ParseLine(const Command& command, const std::vector<std::string>& line
                                 : std::vector<std::string>{};
     };
     arguments.positional_ = list("positional");
-    for (const auto& option : known.options()) {
+    for (const auto& option : known) {
       auto& value = arguments.values_[option.name];
       value.given = parsed.count(option.name) > 0;
       if (option.type == OptionList::Type::kFlag) continue;

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/registry.h"
 #include "env/cost/cost.h"
