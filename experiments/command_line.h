@@ -91,7 +91,9 @@ void Print(const std::string& text);
 /// right.
 class TextTable {
  public:
-  explicit TextTable(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
+  explicit TextTable(std::vector<std::string> header) {  ///< {} = no header line
+    if (!header.empty()) rows_.push_back(std::move(header));
+  }
   void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   std::string Text(const std::string& indent = "") const;
 

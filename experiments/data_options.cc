@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "env/base/error.h"
+#include "env/base/files.h"
 
 namespace espalier {
 namespace {
@@ -57,6 +58,26 @@ ModelConfig ReadModelOptions(const Arguments& arguments) {
     throw Error(ErrorKind::kUsage, Str("unknown shortcut '", model.shortcut, "'"),
                 "one of A, projection");
   return model;
+}
+
+void AddSpaceOptions(OptionList& add) {
+  add.Flag("decouple-residuals", "separate residual branches from their trunk");
+  add.List("exclude", "PATTERN", "module path that is not cut, * is any text; may be repeated");
+}
+
+SpaceOptions ReadSpaceOptions(const Arguments& arguments) {
+  return {.decouple_residuals = arguments.Has("decouple-residuals"),
+          .exclude = arguments.List("exclude")};
+}
+
+std::string DataHash(const Splits& splits) {
+  std::string hashes;
+  for (const ImageSet* images : {&splits.train(), &splits.validation(), &splits.test()}) {
+    if (images->count() == 0) continue;
+    for (const Tensor& tensor : {images->images.contiguous(), images->labels.contiguous()})
+      hashes += Sha256Hex({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
+  }
+  return Sha256Hex(hashes);
 }
 
 }  // namespace espalier

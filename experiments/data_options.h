@@ -1,6 +1,7 @@
 #pragma once
 
 #include "env/data/dataset.h"
+#include "env/space/space.h"
 #include "experiments/command_line.h"
 #include "experiments/model_source.h"
 
@@ -15,5 +16,12 @@ DataConfig ReadDataOptions(const Arguments& arguments);
 void AddModelOptions(OptionList& add);
 /// The first positional argument as a model. Errors: kUsage.
 ModelConfig ReadModelOptions(const Arguments& arguments);
+
+/// --decouple-residuals and --exclude.
+void AddSpaceOptions(OptionList& add);
+SpaceOptions ReadSpaceOptions(const Arguments& arguments);
+
+/// SHA-256 over images and labels of all three splits.
+std::string DataHash(const Splits& splits);
 
 }  // namespace espalier

@@ -3,7 +3,8 @@
 namespace espalier {
 
 std::vector<const Command*> AllCommands() {
-  return {&kTrainCommand, &kEvalCommand, &kListCommand, &kDoctorCommand};
+  return {&kRunCommand,    &kTrainCommand,  &kEvalCommand, &kInspectCommand, &kPruneCommand,
+          &kVerifyCommand, &kReportCommand, &kListCommand, &kDoctorCommand};
 }
 
 }  // namespace espalier

@@ -6,7 +6,8 @@
 
 namespace espalier {
 
-extern const Command kTrainCommand, kEvalCommand, kListCommand, kDoctorCommand;
+extern const Command kRunCommand, kTrainCommand, kEvalCommand, kInspectCommand, kPruneCommand,
+    kVerifyCommand, kReportCommand, kListCommand, kDoctorCommand;
 
 /// In the order the help shows them.
 std::vector<const Command*> AllCommands();

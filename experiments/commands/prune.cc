@@ -1,0 +1,200 @@
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "env/base/error.h"
+#include "env/base/log.h"
+#include "env/base/registry.h"
+#include "experiments/commands/commands.h"
+#include "experiments/data_options.h"
+#include "experiments/delivery.h"
+#include "experiments/run_folder.h"
+#include "search/strategy.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// Seconds per part, in the order they happen.
+class Stopwatch {
+ public:
+  void Lap(const std::string& part) {
+    const auto now = std::chrono::steady_clock::now();
+    seconds_[part] = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+  const ordered_json& seconds() const { return seconds_; }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  ordered_json seconds_;
+};
+
+BudgetConfig ReadBudget(const Arguments& arguments) {
+  BudgetConfig budget;
+  const auto quantity = [&](const std::string& option) -> std::optional<Quantity> {
+    if (!arguments.Has(option)) return std::nullopt;
+    try {
+      return ParseQuantity(arguments.Text(option));
+    } catch (const Error& error) {
+      throw Error(ErrorKind::kUsage, Str("--", option, ": ", error.message()), error.hint());
+    }
+  };
+  budget.macs = quantity("macs");
+  budget.params = quantity("params");
+  budget.activation_bytes = quantity("activation-bytes");
+  if (!budget.macs && !budget.params && !budget.activation_bytes)
+    throw Error(ErrorKind::kUsage, "espalier prune: no budget is given",
+                "give --macs 0.5, --params 1.2M or --activation-bytes 0.5; several hold at once");
+  budget.convention = arguments.Text("convention");
+  budget.round_to = arguments.Integer("round-to");
+  budget.min_keep = arguments.Real("min-keep");
+  if (budget.round_to < 1) throw Error(ErrorKind::kUsage, "--round-to must be at least 1");
+  if (!(budget.min_keep >= 0 && budget.min_keep <= 1))
+    throw Error(ErrorKind::kUsage, "--min-keep must be in [0, 1]");
+  ParseConvention(budget.convention);
+  return budget;
+}
+
+SearchResult Choose(const Arguments& arguments, const Environment& environment) {
+  const auto section =
+      ConfigDocument::Parse(Str("[strategy]\ncriterion = \"", arguments.Text("criterion"), "\"\n"),
+                            "--criterion")
+          .Section("strategy");
+  const auto strategy = Registry<Strategy>::Global().Create("strategy", "uniform", section);
+  SearchContext context;
+  context.seed = static_cast<uint64_t>(arguments.Integer("seed"));
+  return strategy->Run(environment, context);
+}
+
+ordered_json GroupTable(const Space& space, const Selection& selection) {
+  ordered_json groups = ordered_json::array();
+  for (size_t i = 0; i < selection.size(); ++i)
+    groups.push_back({{"name", space.groups()[i].name},
+                      {"units", space.groups()[i].units},
+                      {"kept", selection[i].size()}});
+  return groups;
+}
+
+std::string ResultText(const Arguments& arguments, const ordered_json& json) {
+  std::string text;
+  if (arguments.Has("dry-run")) {
+    TextTable groups({"group", "units", "kept", "removed"});
+    for (const auto& group : json["groups"])
+      groups.Add({group["name"], group["units"].dump(), group["kept"].dump(),
+                  Str(group["units"].get<int64_t>() - group["kept"].get<int64_t>())});
+    text += Str("units go by the smallest ", arguments.Text("criterion"),
+                " in their group, at one keep ratio for all groups:\n", groups.Text("  "), "\n");
+  }
+  const auto& cost = json["cost"][arguments.Text("convention")];
+  TextTable table({"", "before", "after", ""});
+  for (const std::string kind : {"macs", "params"}) {
+    const double before = cost[kind][0], after = cost[kind][1];
+    table.Add({kind == "macs" ? "MACs" : "parameters", Millions(before), Millions(after),
+               Percent(after / before, 1)});
+  }
+  text += table.Text();
+  if (arguments.Has("dry-run")) return text + "nothing was written (--dry-run)\n";
+  const auto& certificate = json["certificate"];
+  return text + Str("certificate: relative error ", certificate["max_rel_error"].get<double>(),
+                    certificate["passed"] ? ", passed\n" : ", FAILED\n", "written to ",
+                    json["out"].get<std::string>(), "\n");
+}
+
+int RunPrune(const Arguments& arguments) {
+  const bool dry = arguments.Has("dry-run");
+  const std::filesystem::path out = arguments.Text("out");
+  if (out.empty() && !dry)
+    throw Error(ErrorKind::kUsage, "espalier prune: --out DIR is missing",
+                "or --dry-run to see what would go");
+  if (!out.empty() && std::filesystem::exists(out) && !std::filesystem::is_directory(out))
+    throw Error(ErrorKind::kUsage, Str("'", out.string(), "' is a file, not a folder"));
+  const BudgetConfig budget_config = ReadBudget(arguments);
+  const auto seed = static_cast<uint64_t>(arguments.Integer("seed"));
+  Stopwatch watch;
+  const ModelSource source = LoadModelSource(ReadModelOptions(arguments), seed);
+  watch.Lap("read");
+  const SpaceOptions options = ReadSpaceOptions(arguments);
+  const Space space = BuildSpace(source.network, options);
+  watch.Lap("trace");
+  if (space.groups().empty())
+    throw Error(ErrorKind::kModel, Str("nothing of '", source.network.name, "' can be pruned"),
+                "espalier inspect shows what is pinned and why");
+  const CostModel cost(space);
+  const Budget budget(cost, budget_config);
+  watch.Lap("groups");
+  const Environment environment{.space = space, .cost = cost, .budget = budget};
+  const SearchResult found = Choose(arguments, environment);
+  const Plan plan = MakePlan(space, found.selection);
+  watch.Lap("plan");
+
+  ordered_json json = {{"model", arguments.positional()[0]},
+                       {"groups", GroupTable(space, found.selection)},
+                       {"cost", CostTable(cost, found.selection)}};
+  if (!dry) {
+    const Network cut = Cut(space.network(), plan);
+    watch.Lap("surgery");
+    const Certificate certificate = Certify(space, found.selection, plan, cut, seed);
+    watch.Lap("certificate");
+    if (!certificate.passed)
+      throw Error(
+          ErrorKind::kInternal,
+          Str("the cut network does not compute what the masked one does: ", certificate.failure));
+    WriteDelivery(out, {.network = cut,
+                        .cut = cut,
+                        .plan = plan,
+                        .certificate = certificate,
+                        .cost = json["cost"],
+                        .source = {.model = source.config,
+                                   .seed = seed,
+                                   .space = {.decouple_residuals = options.decouple_residuals,
+                                             .exclude = options.exclude},
+                                   .file_sha256 = source.file_sha256},
+                        .normalisation =
+                            source.mean.empty() ? "" : NormalisationText(source.mean, source.std)});
+    watch.Lap("write");
+    json["out"] = out.string();
+    json["certificate"] = {{"max_rel_error", certificate.max_rel_error},
+                           {"passed", certificate.passed}};
+  }
+  json["seconds"] = watch.seconds();
+  if (arguments.json())
+    PrintJson(json);
+  else
+    Print(ResultText(arguments, json));
+  return 0;
+}
+
+void AddOptions(OptionList& add) {
+  add.Text("macs", "BOUND", "", "0.5 is a fraction of the uncut network, 55.84M an amount");
+  add.Text("params", "BOUND", "", "bound on parameters");
+  add.Text("activation-bytes", "BOUND", "", "bound on the bytes of all activations, batch 1");
+  add.Text("criterion", "NAME", "l1_norm", "what units stay; see espalier list criteria");
+  add.Text("convention", "NAME", "canonical", "how MACs are counted: canonical, thop, autobot");
+  add.Integer("round-to", "N", 1, "kept counts are multiples of this");
+  add.Real("min-keep", "RATIO", 0, "least keep ratio of a group");
+  add.Text("out", "DIR", "", "folder for model.pt2, weights, plan and certificate");
+  add.Flag("dry-run", "say what goes and what it saves, write nothing");
+  add.Integer("seed", "N", 0, "of random weights and random criteria");
+  AddModelOptions(add);
+  AddSpaceOptions(add);
+}
+
+}  // namespace
+
+const Command kPruneCommand = {
+    .name = "prune",
+    .usage = "MODEL",
+    .summary = "one shot by a criterion, no data needed",
+    .detail =
+        "The same keep ratio in every group; which units stay is the criterion's choice.\n"
+        "espalier run searches instead, and fine-tunes.",
+    .examples = {"espalier prune resnet20:weights.safetensors --macs 0.5 --out /tmp/pruned",
+                 "espalier prune model.pt2 --macs 0.5 --params 0.6 --dry-run"},
+    .least_positional = 1,
+    .most_positional = 1,
+    .add_options = AddOptions,
+    .run = RunPrune};
+
+}  // namespace espalier

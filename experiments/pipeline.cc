@@ -1,0 +1,354 @@
+#include "experiments/pipeline.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+
+#include "env/base/error.h"
+#include "env/base/files.h"
+#include "env/base/interrupt.h"
+#include "env/base/log.h"
+#include "env/graph/io.h"
+#include "env/train/trainer.h"
+#include "experiments/command_line.h"
+#include "experiments/data_options.h"
+#include "experiments/delivery.h"
+#include "experiments/report.h"
+#include "experiments/space_json.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::ordered_json;
+
+double Seconds(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Network On(at::Device device, const Network& network) {
+  Network moved = network;
+  moved.store = network.store.To(device);
+  return moved;
+}
+
+/// Counts of scores in 20 equal bins between the least and the largest, kept and removed apart.
+ordered_json ScoreHistogram(const std::vector<std::vector<double>>& scores,
+                            const Selection& selection) {
+  constexpr int64_t kBins = 20;
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  for (const auto& group : scores)
+    for (const double score : group) low = std::min(low, score), high = std::max(high, score);
+  if (!(high > low)) return nullptr;
+  std::vector<int64_t> kept(kBins), removed(kBins);
+  for (size_t group = 0; group < scores.size(); ++group) {
+    std::vector<bool> stays(scores[group].size());
+    for (const int64_t unit : selection[group]) stays[static_cast<size_t>(unit)] = true;
+    for (size_t unit = 0; unit < scores[group].size(); ++unit) {
+      const auto bin = static_cast<int64_t>((scores[group][unit] - low) / (high - low) * kBins);
+      auto& counts = stays[unit] ? kept : removed;
+      ++counts[static_cast<size_t>(std::min(bin, kBins - 1))];
+    }
+  }
+  return {{"low", low}, {"high", high}, {"kept", kept}, {"removed", removed}};
+}
+
+ordered_json Ordered(const nlohmann::json& json) { return ordered_json::parse(json.dump()); }
+
+}  // namespace
+
+Pipeline::Pipeline(const RunConfig& config)
+    : config_(config), device_(ParseDevice(config.run.device)), data_(config.data) {
+  source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
+  SettleNormalisation(source_, data_);
+  space_ = BuildSpace(source_.network, ToOptions(config.space));
+  if (space_->groups().empty())
+    throw Error(ErrorKind::kModel, Str("nothing of '", source_.network.name, "' can be pruned"),
+                "espalier inspect shows what is pinned and why");
+  cost_.emplace(*space_);
+  budget_.emplace(*cost_, config.budget);
+  splits_ = Splits::Load(data_);
+}
+
+Environment Pipeline::MakeEnvironment() const {
+  return {
+      .space = *space_, .cost = *cost_, .budget = *budget_, .splits = &*splits_, .device = device_};
+}
+
+SearchContext Pipeline::MakeContext(const std::string& stage, uint64_t trial) {
+  SearchContext context;
+  context.seed = static_cast<uint64_t>(config_.run.seed);
+  context.trial = trial;
+  context.folder = folder_->path() / stage;
+  context.metric = [this, stage](int64_t step, std::string_view name, double value) {
+    metrics_->Add(stage, step, name, value);
+  };
+  auto progress = std::make_shared<std::unique_ptr<Progress>>();
+  context.progress = [progress, stage](int64_t done, int64_t total, std::string_view detail) {
+    if (!*progress) *progress = std::make_unique<Progress>(stage, total);
+    (*progress)->Update(done, detail);
+  };
+  return context;
+}
+
+bool Pipeline::Refines() const {
+  const auto& refine = config_.refine;
+  return refine.compensate_batches > 0 || refine.recalibrate_batches > 0 || refine.tune_batches > 0;
+}
+
+void Pipeline::DescribeSpace() {
+  if (folder_->Finished("space")) return;
+  ordered_json result = SpaceToJson(*space_, *cost_);
+  result["network"] = source_.network.name;
+  result["convention"] = ConventionName(budget_->convention());
+  result["bounds"] = ordered_json::array();
+  for (const auto& bound : budget_->bounds())
+    result["bounds"].push_back({{"kind", bound.kind == CostKind::kMacs     ? "macs"
+                                         : bound.kind == CostKind::kParams ? "params"
+                                                                           : "activation_bytes"},
+                                {"limit", bound.limit},
+                                {"full", bound.full},
+                                {"least", bound.least}});
+  result["data"] = {{"name", data_.name},
+                    {"train", splits_->train().count()},
+                    {"validation", splits_->validation().count()},
+                    {"test", splits_->test().count()},
+                    {"seen", data_.seen}};
+  folder_->Finish("space", result);
+}
+
+ordered_json Pipeline::SearchStage(const std::string& stage, const std::string& name,
+                                   const Strategy& strategy, uint64_t trial) {
+  if (auto found = folder_->Finished(stage)) return *found;
+  LogInfo(stage, ": ", name, " on ", source_.network.name);
+  SearchContext context = MakeContext(stage, trial);
+  const SearchResult result = strategy.Run(MakeEnvironment(), context);
+  if (result.weights)
+    SaveWeights(context.folder / "weights.safetensors", result.weights->To(at::kCPU));
+  const auto cost = CostTable(*cost_, result.selection);
+  const ordered_json found = {{"strategy", name},
+                              {"selection", result.selection},
+                              {"kept", KeptCounts(result.selection)},
+                              {"cost", cost},
+                              {"trained", result.weights.has_value()},
+                              {"histogram", ScoreHistogram(result.scores, result.selection)},
+                              {"info", Ordered(result.info)},
+                              {"seconds", result.seconds}};
+  const auto& counted = cost.at(ConventionName(budget_->convention()));
+  metrics_->store().SetTrial({.name = stage + "/" + name,
+                              .status = "complete",
+                              .kept_json = found["kept"].dump(),
+                              .macs = counted["macs"][1],
+                              .params = counted["params"][1],
+                              .seconds = result.seconds});
+  folder_->Finish(stage, found);
+  return found;
+}
+
+Pipeline::Candidate Pipeline::CutStage(const std::string& stage, const std::string& search_stage,
+                                       const ordered_json& found, uint64_t trial) {
+  Candidate candidate;
+  candidate.selection = found.at("selection").get<Selection>();
+  candidate.plan = MakePlan(*space_, candidate.selection);
+  if (found.at("trained").get<bool>()) {
+    candidate.trained = space_->network();
+    candidate.trained->store = candidate.trained->store.Clone();
+    LoadWeights(folder_->path() / search_stage / "weights.safetensors", candidate.trained->store);
+  }
+  candidate.cut = Cut(candidate.trained.value_or(space_->network()), candidate.plan);
+  candidate.refined = candidate.cut;
+  if (!Refines()) {
+    if (!folder_->Finished(stage)) folder_->Finish(stage, {{"refine", nullptr}});
+    return candidate;
+  }
+  const auto file = folder_->path() / stage / "refined.safetensors";
+  if (folder_->Finished(stage)) {
+    candidate.refined.store = candidate.cut.store.Clone();
+    LoadWeights(file, candidate.refined.store);
+    return candidate;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  SearchContext context = MakeContext(stage, trial);
+  auto refined = Refine(MakeEnvironment(), candidate.plan, candidate.cut, config_.refine, context);
+  candidate.refined = On(at::kCPU, refined.network);
+  SaveWeights(file, candidate.refined.store);
+  folder_->Finish(stage, {{"refine", Ordered(refined.info)}, {"seconds", Seconds(start)}});
+  return candidate;
+}
+
+Network Pipeline::Finetune(const Network& start) {
+  if (config_.finetune.epochs == 0) return start;
+  Network network = start;
+  network.store = start.store.Clone();
+  const auto file = folder_->path() / "finetune" / "weights.safetensors";
+  if (folder_->Finished("finetune")) {
+    LoadWeights(file, network.store);
+    return network;
+  }
+  LogInfo("finetune: ", config_.finetune.epochs, " epochs");
+  network.store = network.store.To(device_);
+  const auto result = Train(
+      network, *splits_, config_.finetune, static_cast<uint64_t>(config_.run.seed),
+      folder_->path() / "finetune", [&](const EpochRecord& record) {
+        metrics_->Add("finetune", record.epoch, "lr", record.lr);
+        metrics_->Add("finetune", record.epoch, "train_loss", record.train_loss);
+        metrics_->Add("finetune", record.epoch, "train_accuracy", record.train_accuracy);
+        metrics_->Add("finetune", record.epoch, "validation_accuracy", record.validation_accuracy);
+        LogInfo("finetune: epoch ", record.epoch, "/", config_.finetune.epochs, ", loss ",
+                Fixed(record.train_loss, 4), ", training ", Percent(record.train_accuracy),
+                ", validation ", Percent(record.validation_accuracy), ", ",
+                Fixed(record.seconds, 1), " s");
+      });
+  network.store = network.store.To(at::kCPU);
+  SaveWeights(file, network.store);
+  ordered_json history = ordered_json::array();
+  double seconds = 0;
+  for (const auto& record : result.history) {
+    seconds += record.seconds;
+    history.push_back({{"epoch", record.epoch},
+                       {"lr", record.lr},
+                       {"train_loss", record.train_loss},
+                       {"train_accuracy", record.train_accuracy},
+                       {"validation_accuracy", record.validation_accuracy}});
+  }
+  folder_->Finish("finetune", {{"history", history}, {"seconds", seconds}});
+  return network;
+}
+
+void Pipeline::Verify(const Candidate& candidate, const Network& final_network) {
+  if (folder_->Finished("verify")) return;
+  const auto seed = static_cast<uint64_t>(config_.run.seed);
+  LogInfo("verify: masked against cut network");
+  std::optional<Space> trained_space;
+  if (candidate.trained)
+    trained_space = BuildSpace(*candidate.trained, {.exclude = config_.space.exclude});
+  const Certificate certificate = Certify(trained_space ? *trained_space : *space_,
+                                          candidate.selection, candidate.plan, candidate.cut, seed);
+  if (!certificate.passed)
+    throw Error(
+        ErrorKind::kInternal,
+        Str("the cut network does not compute what the masked one does: ", certificate.failure));
+  const auto best = folder_->path() / "best";
+  WriteDelivery(
+      best, {.network = final_network,
+             .cut = candidate.cut,
+             .plan = candidate.plan,
+             .certificate = certificate,
+             .cost = CostTable(*cost_, candidate.selection),
+             .source = {.model = config_.model,
+                        .seed = seed,
+                        .space = config_.space,
+                        .file_sha256 = source_.file_sha256},
+             .normalisation = NormalisationText(splits_->config().mean, splits_->config().std)});
+  // A run whose strategy trained the uncut weights has no source file to start from again.
+  ordered_json checks = ordered_json::array();
+  if (!candidate.trained) {
+    const VerifyReport report = VerifyDelivery(best, "");
+    checks = report.checks;
+    if (!report.passed)
+      throw Error(ErrorKind::kInternal, Str("what was written does not verify: ", checks.dump()));
+  }
+  ordered_json result = Ordered(ToJson(certificate));
+  result["checks"] = checks;
+  folder_->Finish("verify", result);
+}
+
+ordered_json Pipeline::Measured(const Network& network) const {
+  ThrowIfInterrupted("measuring");
+  const Accuracy accuracy = Evaluate(On(device_, network), *splits_, splits_->test());
+  return {{"accuracy", accuracy.value},
+          {"standard_error", accuracy.standard_error},
+          {"loss", accuracy.loss},
+          {"images", accuracy.images}};
+}
+
+void Pipeline::Measure(const Candidate& candidate, const Network& final_network,
+                       const std::vector<Candidate>& controls) {
+  if (folder_->Finished("test")) return;
+  LogInfo("test: ", splits_->test().count(), " images");
+  ordered_json result;
+  result["base"] = Measured(source_.network);
+  result["cut"] = Measured(candidate.cut);
+  if (Refines()) result["refined"] = Measured(candidate.refined);
+  result["final"] = config_.finetune.epochs > 0 ? Measured(final_network)
+                    : Refines()                 ? result["refined"]
+                                                : result["cut"];
+  result["controls"] = ordered_json::array();
+  for (size_t i = 0; i < controls.size(); ++i) {
+    ordered_json control = {{"strategy", config_.controls.strategies[i]}};
+    control["cut"] = Measured(controls[i].cut);
+    if (Refines()) control["refined"] = Measured(controls[i].refined);
+    result["controls"].push_back(control);
+  }
+  folder_->Finish("test", result);
+}
+
+ordered_json Pipeline::Run(RunFolder& folder) {
+  folder_ = &folder;
+  SetLogFile((folder.path() / "run.log").string());
+  folder.Manifest(MachineFacts(device_.str()), {{"weights_sha256", source_.file_sha256},
+                                                {"network_sha256", source_.network.WeightsHash()},
+                                                {"data_sha256", DataHash(*splits_)}});
+  metrics_ = std::make_unique<MetricLog>(folder.path());
+  DescribeSpace();
+
+  const auto found = SearchStage("search", config_.strategy_name, *config_.strategy, 0);
+  ThrowIfInterrupted("the run");
+  const Candidate candidate = CutStage("cut", "search", found, 0);
+  const Network final_network = Finetune(candidate.refined);
+  ThrowIfInterrupted("the run");
+
+  std::vector<Candidate> controls;
+  for (size_t i = 0; i < config_.controls.strategies.size(); ++i) {
+    const std::string& name = config_.controls.strategies[i];
+    const auto strategy = Registry<Strategy>::Global().Create("strategy", name);
+    const std::string stage = "control-" + name;
+    const auto control = SearchStage(stage, name, *strategy, i + 1);
+    controls.push_back(CutStage(stage + "-cut", stage, control, i + 1));
+    ThrowIfInterrupted("the run");
+  }
+  Verify(candidate, final_network);
+  Measure(candidate, final_network, controls);
+  WriteReport(folder.path());
+  folder.Finish("report", ordered_json::object());
+  return *Result(folder);
+}
+
+std::optional<ordered_json> Pipeline::Result(const RunFolder& folder) {
+  if (!folder.Finished("report")) return std::nullopt;
+  const auto space = *folder.Finished("space");
+  const auto search = *folder.Finished("search");
+  const auto test = *folder.Finished("test");
+  const auto certificate = *folder.Finished("verify");
+  const std::string convention = space.at("convention");
+  const auto& cost = search.at("cost").at(convention);
+  const auto row = [&](const ordered_json& measured, int after) {
+    ordered_json out = {{"accuracy", measured.at("accuracy")},
+                        {"standard_error", measured.at("standard_error")},
+                        {"macs", cost.at("macs").at(after)},
+                        {"params", cost.at("params").at(after)}};
+    return out;
+  };
+  ordered_json result = {{"run", folder.path().string()}, {"convention", convention}};
+  result["base"] = row(test.at("base"), 0);
+  result["cut"] = row(test.at("cut"), 1);
+  if (test.contains("refined")) result["refined"] = row(test.at("refined"), 1);
+  result["final"] = row(test.at("final"), 1);
+  result["controls"] = ordered_json::array();
+  for (const auto& control : test.at("controls")) {
+    const auto name = control.at("strategy").get<std::string>();
+    const auto made = *folder.Finished("control-" + name);
+    ordered_json out = {{"strategy", name},
+                        {"accuracy", control.at("cut").at("accuracy")},
+                        {"standard_error", control.at("cut").at("standard_error")},
+                        {"macs", made.at("cost").at(convention).at("macs").at(1)},
+                        {"params", made.at("cost").at(convention).at("params").at(1)}};
+    if (control.contains("refined")) out["refined_accuracy"] = control["refined"]["accuracy"];
+    result["controls"].push_back(out);
+  }
+  result["certificate"] = {{"max_rel_error", certificate.at("max_rel_error")},
+                           {"passed", certificate.at("passed")}};
+  result["report"] = (folder.path() / "report.html").string();
+  return result;
+}
+
+}  // namespace espalier

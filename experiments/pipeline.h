@@ -1,0 +1,83 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "env/cost/cost.h"
+#include "env/data/dataset.h"
+#include "env/eval/evaluator.h"
+#include "env/space/space.h"
+#include "experiments/metric_log.h"
+#include "experiments/model_source.h"
+#include "experiments/run_config.h"
+#include "experiments/run_folder.h"
+#include "search/strategy.h"
+
+namespace espalier {
+
+/// One pruning run: search, cut, fine-tune, verify, measure, report.
+///
+/// State    the run folder. Every stage leaves a marker with its result when it is done; run again
+/// with
+///          the same config, finished stages are read back and the one that was interrupted
+///          continues from its checkpoint, to the same result (bit for bit on CPU).
+/// Random   every stage from (seed, its own purpose).
+/// Data     search and fine-tuning see training and validation images; the test images are read
+/// once,
+///          by the measuring stage, for all networks together.
+/// Errors   those of its parts; kInterrupted after checkpointing; kInternal when the certificate
+/// fails.
+class Pipeline {
+ public:
+  /// Loads network and data and checks the budget; writes nothing.
+  explicit Pipeline(const RunConfig& config);
+
+  /// Runs what is left to do. Returns the result as `run --json` prints it.
+  nlohmann::ordered_json Run(RunFolder& folder);
+
+  /// The result of a finished run, or nullopt.
+  static std::optional<nlohmann::ordered_json> Result(const RunFolder& folder);
+
+ private:
+  struct Candidate {  ///< a strategy's choice, cut and refined
+    Selection selection;
+    Plan plan;
+    std::optional<Network> trained;  // the uncut network, when the strategy trained it
+    Network cut;                     // right after the cut
+    Network refined;                 // equal to `cut` when nothing is refined
+  };
+
+  Environment MakeEnvironment() const;
+  SearchContext MakeContext(const std::string& stage, uint64_t trial);
+  void DescribeSpace();
+  nlohmann::ordered_json SearchStage(const std::string& stage, const std::string& name,
+                                     const Strategy& strategy, uint64_t trial);
+  /// Cuts (and refines, into `stage`) what `search_stage` found.
+  Candidate CutStage(const std::string& stage, const std::string& search_stage,
+                     const nlohmann::ordered_json& found, uint64_t trial);
+  Network Finetune(const Network& start);
+  void Verify(const Candidate& candidate, const Network& final_network);
+  void Measure(const Candidate& candidate, const Network& final_network,
+               const std::vector<Candidate>& controls);
+  nlohmann::ordered_json Measured(const Network& network) const;
+  bool Refines() const;
+
+  const RunConfig& config_;
+  const at::Device device_;
+  ModelSource source_;
+  DataConfig data_;
+  std::optional<Splits> splits_;
+  std::optional<Space> space_;
+  std::optional<CostModel> cost_;
+  std::optional<Budget> budget_;
+
+  RunFolder* folder_ = nullptr;
+  std::unique_ptr<MetricLog> metrics_;
+};
+
+}  // namespace espalier

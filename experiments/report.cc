@@ -1,0 +1,439 @@
+#include "experiments/report.h"
+
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "env/base/error.h"
+#include "env/base/files.h"
+#include "experiments/command_line.h"
+#include "experiments/report_charts.h"
+#include "experiments/report_style.h"
+#include "experiments/run_folder.h"
+#include "experiments/run_store.h"
+#include "experiments/settings.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+std::string Text(const ordered_json& json, const std::string& key) {
+  return json.is_object() && json.contains(key) && json[key].is_string()
+             ? json[key].get<std::string>()
+             : "";
+}
+std::string Short(const std::string& hash) { return hash.substr(0, 16); }
+std::string Scientific(double value) {
+  if (value == 0) return "0";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2g", value);
+  return text;
+}
+std::string Duration(double seconds) {
+  if (seconds < 90) return Fixed(seconds, seconds < 10 ? 1 : 0) + " s";
+  if (seconds < 5400) return Fixed(seconds / 60, 1) + " min";
+  return Fixed(seconds / 3600, 1) + " h";
+}
+std::string WithError(const ordered_json& row) {
+  return Str(Percent(row.at("accuracy")), " <small>&plusmn; ",
+             Fixed(100 * row.at("standard_error").get<double>(), 2), "</small>");
+}
+
+/// Everything the page needs, as far as the run has come.
+class Page {
+ public:
+  explicit Page(const fs::path& folder) : folder_(folder) {
+    resolved_ = ReadFile(folder / "resolved.toml");
+    settings_ = SettingsOf(resolved_);
+    manifest_ = fs::exists(folder / "manifest.json") ? ReadJson(folder / "manifest.json")
+                                                     : ordered_json::object();
+    for (const std::string name : {"space", "search", "cut", "finetune", "verify", "test"})
+      if (fs::exists(folder / "stages" / (name + ".json")))
+        stages_[name] = ReadJson(folder / "stages" / (name + ".json"));
+    convention_ = Text(Stage("space"), "convention");
+  }
+
+  std::string Make() const {
+    return Str(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
+        Html(Title()), "</title><style>", kReportStyle, "</style></head><body><main>\n", Header(),
+        Facts(), Accuracy(), Kept(), Curves(), Proof(), Pinned(), Notes(), Configuration(),
+        Footer(), "</main><script>", kReportScript, "</script></body></html>\n");
+  }
+
+ private:
+  const ordered_json& Stage(const std::string& name) const {
+    static const ordered_json kNone = ordered_json::object();
+    const auto found = stages_.find(name);
+    return found == stages_.end() ? kNone : found->second;
+  }
+  bool Has(const std::string& stage) const { return stages_.contains(stage); }
+  std::string Setting(const std::string& key) const {
+    const auto found = settings_.find(key);
+    if (found == settings_.end()) return "";
+    std::string value = found->second;
+    if (value.size() >= 2 && value.front() == '"') value = value.substr(1, value.size() - 2);
+    return value;
+  }
+  std::string Title() const {
+    const std::string network = Text(Stage("space"), "network");
+    return Str(network.empty() ? Setting("model.name") : network, " pruned by ",
+               Setting("strategy.name"));
+  }
+
+  std::string Header() const {
+    const auto created = Text(manifest_, "created");
+    const auto threads = manifest_.value("threads", 0);
+    std::string unfinished;
+    for (const auto& [stage, word] : std::map<std::string, std::string>{
+             {"search", "search"}, {"verify", "certificate"}, {"test", "measurement"}})
+      if (!Has(stage)) unfinished += (unfinished.empty() ? "" : ", ") + word;
+    return Str("<header>", kReportMark, "<div><h1>", Html(Title()), "</h1><p>",
+               Html(created.substr(0, 10)), " ",
+               Html(created.size() > 16 ? created.substr(11, 5) : ""), " UTC &middot; seed ",
+               Html(Setting("run.seed")), " &middot; ", Html(Text(manifest_, "device")), ", ",
+               threads, " threads, ", Html(Text(manifest_, "processor")), " &middot; espalier ",
+               Html(Text(manifest_, "espalier")), ", LibTorch ", Html(Text(manifest_, "libtorch")),
+               "</p><p><code>", Html(Text(manifest_, "command")), "</code></p>",
+               unfinished.empty() ? ""
+                                  : "<p class=\"bad\">This run is not finished: " + unfinished +
+                                        " still to come.</p>",
+               "</div></header>\n");
+  }
+
+  std::string CostCard(const std::string& kind, const std::string& title,
+                       const std::string& note) const {
+    const auto& pair = Stage("search").at("cost").at(convention_).at(kind);
+    const double before = pair[0], after = pair[1];
+    return Str("<div class=\"card fact\"><h3>", title, "</h3><div class=\"big\">", Millions(after),
+               " <small>of ", Millions(before), "</small></div><p>",
+               Fixed(100 * (1 - after / before), 1), "&#8239;% removed", note, "</p></div>\n");
+  }
+
+  std::string Facts() const {
+    std::string html = "<section class=\"cards\">\n";
+    if (Has("test")) {
+      const auto& test = Stage("test");
+      const double change =
+          test["final"]["accuracy"].get<double>() - test["base"]["accuracy"].get<double>();
+      html += Str("<div class=\"card fact\"><h3>Accuracy</h3><div class=\"big\">",
+                  Percent(test["final"]["accuracy"]), " <small>from ",
+                  Percent(test["base"]["accuracy"]), "</small></div><p>",
+                  change < 0 ? "&minus;" : "+", Fixed(100 * std::abs(change), 2), " points; ",
+                  Percent(test["cut"]["accuracy"]), " right after the cut</p></div>\n");
+    }
+    if (Has("search")) {
+      html += CostCard("macs", "MACs", Str(" (", Html(convention_), " count)"));
+      html += CostCard("params", "Parameters", "");
+    }
+    if (Has("verify")) {
+      const auto& proof = Stage("verify");
+      const bool passed = proof["passed"];
+      html += Str("<div class=\"card fact\"><h3>Certificate</h3><div class=\"big ",
+                  passed ? "good\">proven" : "bad\">failed", "</div><p>masked and cut differ by ",
+                  Scientific(proof["max_rel_error"]), " relative</p></div>\n");
+    }
+    return html + "</section>\n";
+  }
+
+  std::string Accuracy() const {
+    if (!Has("test")) return "";
+    const auto& test = Stage("test");
+    std::vector<BarRow> rows;
+    const auto add = [&](const std::string& label, const ordered_json& row,
+                         const std::string& style) {
+      rows.push_back({label, row.at("accuracy"), row.at("standard_error"), WithError(row), style});
+    };
+    add("before", test["base"], "base");
+    add("right after the cut", test["cut"], "step");
+    if (test.contains("refined")) add("refined", test["refined"], "step");
+    const bool trained = Has("finetune");
+    if (trained)
+      add("fine-tuned", test["final"], "ours");
+    else
+      rows.back().style = "ours";
+    for (const auto& control : test["controls"]) {
+      const auto name = control["strategy"].get<std::string>();
+      add("control: " + name, control["cut"], "control");
+      if (control.contains("refined"))
+        add("control: " + name + ", refined", control["refined"], "control");
+    }
+    const std::string lead =
+        Str("Test accuracy on ", test["base"]["images"].get<int64_t>(),
+            " images, with one standard error. ",
+            test["controls"].empty() ? ""
+                                     : "Controls meet the same budget with the same seed and are "
+                                       "not fine-tuned: compare them with &ldquo;right after the "
+                                       "cut&rdquo;.");
+    return Str("<h2>Accuracy</h2><p>", lead, "</p><div class=\"card\">", BarRows(rows, 1),
+               "</div>\n", test["controls"].empty() ? "" : ControlTable());
+  }
+
+  std::string ControlTable() const {
+    std::string html =
+        "<details><summary>Controls in numbers</summary><div class=\"scroll card\"><table><tr><th>"
+        "strategy</th><th class=\"n\">accuracy after the cut</th><th class=\"n\">MACs</th>"
+        "<th class=\"n\">parameters</th></tr>";
+    const auto row = [&](const std::string& name, const ordered_json& measured,
+                         const ordered_json& found) {
+      const auto& cost = found["cost"][convention_];
+      html += Str("<tr><td>", Html(name), "</td><td class=\"n\">", WithError(measured),
+                  "</td><td class=\"n\">", Millions(cost["macs"][1]), "</td><td class=\"n\">",
+                  Millions(cost["params"][1]), "</td></tr>");
+    };
+    row(Text(Stage("search"), "strategy"), Stage("test")["cut"], Stage("search"));
+    for (const auto& control : Stage("test")["controls"]) {
+      const auto name = control["strategy"].get<std::string>();
+      row(name, control["cut"], ReadJson(folder_ / "stages" / ("control-" + name + ".json")));
+    }
+    return html + "</table></div></details>\n";
+  }
+
+  std::string Kept() const {
+    if (!Has("search")) return "";
+    const auto& groups = Stage("space")["groups"];
+    const auto& kept = Stage("search")["kept"];
+    std::vector<Column> columns;
+    std::string table;
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const std::string name = groups[i]["name"];
+      const double units = groups[i]["units"], count = kept[i];
+      columns.push_back({name.substr(0, name.find('.')), name, count, units});
+      table += Str("<tr><td><code>", Html(name), "</code></td><td class=\"n\">", count,
+                   "</td><td class=\"n\">", units, "</td><td class=\"n\">",
+                   Percent(count / units, 1), "</td></tr>");
+    }
+    return Str(
+        "<h2>What was kept</h2><p>", groups.size(),
+        " groups in the order of the network; a column is a group, its dark part the share of "
+        "units that stay.</p><div class=\"card\">",
+        Columns(columns),
+        "</div><details><summary>All groups</summary><div class=\"scroll card\"><table><tr><th>"
+        "group</th><th class=\"n\">kept</th><th class=\"n\">units</th><th class=\"n\">ratio</th>"
+        "</tr>",
+        table, "</table></div></details>\n");
+  }
+
+  std::string Curves() const {
+    std::string html;
+    std::vector<std::string> charts;
+    const RunStore store(folder_ / "run.db");
+    // "loss/budget" joins the chart of "loss"; every other name has a chart of its own.
+    std::vector<std::pair<std::string, std::vector<Series>>> panels;
+    for (const std::string stage : {"search", "cut"})
+      for (const auto& curve : store.Curves(stage)) {
+        const std::string first = curve.name.substr(0, curve.name.find('/'));
+        std::string label = first == curve.name ? "total" : curve.name.substr(first.size() + 1);
+        std::replace(label.begin(), label.end(), '_', ' ');
+        const std::string panel = (stage == "search" ? "search: " : "after the cut: ") + first;
+        Series series{label, {}};
+        for (const auto& [step, value] : curve.points)
+          series.points.emplace_back(static_cast<double>(step), value);
+        auto found = std::find_if(panels.begin(), panels.end(),
+                                  [&](const auto& known) { return known.first == panel; });
+        if (found == panels.end()) found = panels.insert(panels.end(), {panel, {}});
+        found->second.push_back(std::move(series));
+      }
+    for (const auto& [panel, series] : panels)
+      charts.push_back(LineChart(series, {.title = panel, .x_label = "step"}));
+    if (const auto& histogram = Stage("search").value("histogram", ordered_json());
+        !histogram.is_null())
+      charts.push_back(Histogram(histogram["low"], histogram["high"],
+                                 histogram["kept"].get<std::vector<int64_t>>(),
+                                 histogram["removed"].get<std::vector<int64_t>>(),
+                                 {.title = "scores of all units", .x_label = "score"}));
+    Series loss{"training", {}}, train{"training", {}}, validation{"validation", {}};
+    for (const auto& curve : store.Curves("finetune"))
+      for (const auto& [epoch, value] : curve.points) {
+        const std::pair<double, double> point(static_cast<double>(epoch), value);
+        if (curve.name == "train_loss") loss.points.push_back(point);
+        if (curve.name == "train_accuracy") train.points.push_back(point);
+        if (curve.name == "validation_accuracy") validation.points.push_back(point);
+      }
+    if (!loss.points.empty()) {
+      const bool points = loss.points.size() <= 40;
+      charts.push_back(LineChart({train, validation}, {.title = "fine-tuning: accuracy",
+                                                       .x_label = "epoch",
+                                                       .percent = true,
+                                                       .points = points}));
+      charts.push_back(
+          LineChart({loss}, {.title = "fine-tuning: loss", .x_label = "epoch", .points = points}));
+    }
+    for (const auto& chart : charts)
+      if (!chart.empty()) html += "<div class=\"card\">" + chart + "</div>";
+    if (html.empty()) return "";
+    std::string times;
+    if (Has("search"))
+      times += Str("Search took ", Duration(Stage("search").value("seconds", 0.0)), ".");
+    if (Has("finetune"))
+      times += Str(" Fine-tuning took ", Duration(Stage("finetune").value("seconds", 0.0)), ".");
+    return Str("<h2>How it went</h2><p>", times, "</p><div class=\"pair\">", html, "</div>\n");
+  }
+
+  std::string Proof() const {
+    if (!Has("verify")) return "";
+    const auto& proof = Stage("verify");
+    std::string html =
+        "<h2>Certificate</h2><p>The cut network computes what the uncut network computes "
+        "with the removed units masked. <code>espalier verify</code> checks it again."
+        "</p><div class=\"card\"><dl>";
+    const auto item = [&](const std::string& name, const std::string& value) {
+      html += Str("<dt>", name, "</dt><dd>", value, "</dd>");
+    };
+    const auto hash = [&](const std::string& name, const std::string& key) {
+      item(name, Str("<code title=\"", Text(proof, key), "\">", Short(Text(proof, key)),
+                     "&hellip;</code>"));
+    };
+    item("masked against cut, float32",
+         Str(Scientific(proof["max_rel_error"]), " relative, ", Scientific(proof["max_abs_error"]),
+             " absolute; allowed ", Scientific(proof["tolerance"])));
+    item("the same in double precision", Str(Scientific(proof["max_rel_error_f64"]), " relative"));
+    item("removed units overwritten with noise",
+         Str(proof["invariance_units"].get<int64_t>(), " units, output ",
+             proof["invariance_exact"].get<bool>() ? "unchanged to the last bit" : "CHANGED"));
+    item("control: masked against uncut", Scientific(proof["control"]) + " relative");
+    hash("source weights", "source_sha256");
+    hash("cut weights", "pruned_sha256");
+    hash("plan", "plan_sha256");
+    html += "</dl>";
+    if (proof.contains("checks") && !proof["checks"].empty()) {
+      html +=
+          "<details><summary>Checks of the written files</summary><div class=\"scroll\"><table>";
+      for (const auto& check : proof["checks"])
+        html += Str("<tr><td class=\"",
+                    check["passed"].get<bool>() ? "good\">&#10003;" : "bad\">&#10007;", "</td><td>",
+                    Html(check["name"]), "</td><td>", Html(check["detail"]), "</td></tr>");
+      html += "</table></div></details>";
+    }
+    return html + "</div>\n";
+  }
+
+  std::string Pinned() const {
+    if (!Has("space")) return "";
+    struct Reason {
+      int64_t axes = 0, coordinates = 0;
+      std::string examples;
+    };
+    std::map<std::string, Reason> reasons;
+    for (const auto& pin : Stage("space")["pinned"]) {
+      auto& reason = reasons[pin["reason"]];
+      reason.coordinates += pin["count"].get<int64_t>();
+      if (reason.axes++ < 3)
+        reason.examples +=
+            (reason.examples.empty() ? "" : ", ") + pin["parameter"].get<std::string>();
+      else if (reason.axes == 4)
+        reason.examples += ", ...";
+    }
+    std::string rows;
+    for (const auto& [reason, found] : reasons)
+      rows += Str("<tr><td>", Html(reason), "</td><td class=\"n\">", found.axes,
+                  "</td><td class=\"n\">", found.coordinates, "</td><td><code>",
+                  Html(found.examples), "</code></td></tr>");
+    const std::string body =
+        rows.empty()
+            ? "<p>Nothing: every unit could have been removed.</p>"
+            : "<table><tr><th>reason</th><th class=\"n\">axes</th><th class=\"n\">channels</th>"
+              "<th>where</th></tr>" +
+                  rows + "</table>";
+    std::string uncounted;
+    for (const auto& name : Stage("space")["uncounted"])
+      uncounted += (uncounted.empty() ? "" : ", ") + name.get<std::string>();
+    if (!uncounted.empty())
+      uncounted = "<p class=\"lead\">Operators that no MAC convention counts: <code>" +
+                  Html(uncounted) + "</code></p>";
+    return Str(
+        "<h2>What could not be removed, and why</h2><p>Channels that an operation forbids to "
+        "remove.</p><div class=\"card scroll\">",
+        body, "</div>", uncounted, "\n");
+  }
+
+  std::string Notes() const {
+    std::vector<std::string> notes;
+    const auto& data = Stage("space").value("data", ordered_json::object());
+    const auto count = [&](const char* key) { return data.value(key, int64_t{0}); };
+    notes.push_back(
+        "The test images were read once, after everything was decided, for all networks "
+        "together. Nothing was chosen by test accuracy.");
+    if (Text(data, "seen") == "train")
+      notes.push_back(Str("The given weights had been trained on <b>all</b> training images, the ",
+                          count("validation"),
+                          " validation images included: validation accuracy is too good to be an "
+                          "estimate. Test accuracy is not affected."));
+    else
+      notes.push_back(Str("Search and fine-tuning used ", count("train"), " training images; ",
+                          count("validation"),
+                          " validation images were not trained on by this run. Whether the given "
+                          "weights had seen them is as [data] seen says: not declared."));
+    if (Has("finetune"))
+      notes.push_back(
+          "The network after the last epoch is the result, not the best of all epochs.");
+    notes.push_back(
+        "Errors are binomial standard errors of the test sample. They say nothing about "
+        "other seeds: this is one run.");
+    notes.push_back(Str("MACs are multiply-accumulates at batch 1 as the convention &ldquo;",
+                        Html(convention_), "&rdquo; counts them; FLOPs are about twice that."));
+    std::string html;
+    for (const auto& note : notes) html += "<li>" + note + "</li>";
+    return Str("<h2>Read this with the numbers</h2><div class=\"card\"><ul class=\"notes\">", html,
+               "</ul></div>\n");
+  }
+
+  std::string Configuration() const {
+    std::string rows, section;
+    std::istringstream lines(resolved_);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("[")) section = line.substr(1, line.find(']') - 1);
+      const size_t equals = line.find(" = ");
+      if (line.starts_with("#") || line.starts_with("[") || equals == std::string::npos) continue;
+      std::string value = line.substr(equals + 3), origin;
+      if (const size_t at = value.rfind("  # "); at != std::string::npos)
+        origin = value.substr(at + 4), value.erase(at);
+      rows += Str("<tr><td><code>", Html(section + "." + line.substr(0, equals)),
+                  "</code></td><td><code>", Html(value), "</code></td><td>",
+                  origin == "default" ? "" : Html(origin), "</td></tr>");
+    }
+    std::string facts;
+    for (const auto& [name, value] : manifest_.items()) {
+      if (value.is_structured()) continue;
+      facts += Str("<dt>", Html(name), "</dt><dd>",
+                   Html(value.is_string() ? value.get<std::string>() : value.dump()), "</dd>");
+    }
+    for (const auto& [name, value] : manifest_.value("inputs", ordered_json::object()).items())
+      facts +=
+          Str("<dt>", Html(name), "</dt><dd><code>",
+              Html(value.is_string() ? value.get<std::string>() : value.dump()), "</code></dd>");
+    return Str(
+        "<h2>Configuration</h2><p>Every key with its value; the last column says where it comes "
+        "from, empty for defaults.</p><div class=\"card\"><details><summary>Resolved config"
+        "</summary><div class=\"scroll\"><table><tr><th>key</th><th>value</th><th>from</th></tr>",
+        rows,
+        "</table></div></details><details><summary>Machine, versions and input hashes"
+        "</summary><dl style=\"margin-top:10px\">",
+        facts, "</dl></details></div>\n");
+  }
+
+  std::string Footer() const {
+    return Str("<footer>Made by espalier ", Html(Text(manifest_, "espalier")), " from <code>",
+               Html(folder_.string()), "</code>. This page needs no network.</footer>");
+  }
+
+  fs::path folder_;
+  std::string resolved_, convention_;
+  std::map<std::string, std::string> settings_;
+  ordered_json manifest_;
+  std::map<std::string, ordered_json> stages_;
+};
+
+}  // namespace
+
+fs::path WriteReport(const fs::path& folder) {
+  const fs::path file = folder / "report.html";
+  WriteFileAtomic(file, Page(folder).Make());
+  return file;
+}
+
+}  // namespace espalier
