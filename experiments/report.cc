@@ -9,9 +9,9 @@
 #include "env/base/files.h"
 #include "experiments/command_line.h"
 #include "experiments/report_charts.h"
+#include "experiments/report_curves.h"
 #include "experiments/report_style.h"
 #include "experiments/run_folder.h"
-#include "experiments/run_store.h"
 #include "experiments/settings.h"
 
 namespace espalier {
@@ -219,59 +219,14 @@ class Page {
   }
 
   std::string Curves() const {
-    std::string html;
-    std::vector<std::string> charts;
-    const RunStore store(folder_ / "run.db");
-    // "loss/budget" joins the chart of "loss"; every other name has a chart of its own.
-    std::vector<std::pair<std::string, std::vector<Series>>> panels;
-    for (const std::string stage : {"search", "cut"})
-      for (const auto& curve : store.Curves(stage)) {
-        const std::string first = curve.name.substr(0, curve.name.find('/'));
-        std::string label = first == curve.name ? "total" : curve.name.substr(first.size() + 1);
-        std::replace(label.begin(), label.end(), '_', ' ');
-        const std::string panel = (stage == "search" ? "search: " : "after the cut: ") + first;
-        Series series{label, {}};
-        for (const auto& [step, value] : curve.points)
-          series.points.emplace_back(static_cast<double>(step), value);
-        auto found = std::find_if(panels.begin(), panels.end(),
-                                  [&](const auto& known) { return known.first == panel; });
-        if (found == panels.end()) found = panels.insert(panels.end(), {panel, {}});
-        found->second.push_back(std::move(series));
-      }
-    for (const auto& [panel, series] : panels)
-      charts.push_back(LineChart(series, {.title = panel, .x_label = "step"}));
-    if (const auto& histogram = Stage("search").value("histogram", ordered_json());
-        !histogram.is_null())
-      charts.push_back(Histogram(histogram["low"], histogram["high"],
-                                 histogram["kept"].get<std::vector<int64_t>>(),
-                                 histogram["removed"].get<std::vector<int64_t>>(),
-                                 {.title = "scores of all units", .x_label = "score"}));
-    Series loss{"training", {}}, train{"training", {}}, validation{"validation", {}};
-    for (const auto& curve : store.Curves("finetune"))
-      for (const auto& [epoch, value] : curve.points) {
-        const std::pair<double, double> point(static_cast<double>(epoch), value);
-        if (curve.name == "train_loss") loss.points.push_back(point);
-        if (curve.name == "train_accuracy") train.points.push_back(point);
-        if (curve.name == "validation_accuracy") validation.points.push_back(point);
-      }
-    if (!loss.points.empty()) {
-      const bool points = loss.points.size() <= 40;
-      charts.push_back(LineChart({train, validation}, {.title = "fine-tuning: accuracy",
-                                                       .x_label = "epoch",
-                                                       .percent = true,
-                                                       .points = points}));
-      charts.push_back(
-          LineChart({loss}, {.title = "fine-tuning: loss", .x_label = "epoch", .points = points}));
-    }
-    for (const auto& chart : charts)
-      if (!chart.empty()) html += "<div class=\"card\">" + chart + "</div>";
-    if (html.empty()) return "";
+    const std::string charts = CurveCharts(folder_, Stage("search"));
+    if (charts.empty()) return "";
     std::string times;
     if (Has("search"))
       times += Str("Search took ", Duration(Stage("search").value("seconds", 0.0)), ".");
     if (Has("finetune"))
       times += Str(" Fine-tuning took ", Duration(Stage("finetune").value("seconds", 0.0)), ".");
-    return Str("<h2>How it went</h2><p>", times, "</p><div class=\"pair\">", html, "</div>\n");
+    return Str("<h2>How it went</h2><p>", times, "</p><div class=\"pair\">", charts, "</div>\n");
   }
 
   std::string Proof() const {
@@ -402,7 +357,8 @@ class Page {
       facts += Str("<dt>", Html(name), "</dt><dd>",
                    Html(value.is_string() ? value.get<std::string>() : value.dump()), "</dd>");
     }
-    for (const auto& [name, value] : manifest_.value("inputs", ordered_json::object()).items())
+    const ordered_json inputs = manifest_.value("inputs", ordered_json::object());
+    for (const auto& [name, value] : inputs.items())
       facts +=
           Str("<dt>", Html(name), "</dt><dd><code>",
               Html(value.is_string() ? value.get<std::string>() : value.dump()), "</code></dd>");

@@ -1,0 +1,61 @@
+#include "experiments/report_curves.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "experiments/report_charts.h"
+#include "experiments/run_store.h"
+
+namespace espalier {
+
+using nlohmann::ordered_json;
+
+std::string CurveCharts(const std::filesystem::path& folder, const ordered_json& search) {
+  std::vector<std::string> charts;
+  const RunStore store(folder / "run.db");
+  // "loss/budget" joins the chart of "loss"; every other name has a chart of its own.
+  std::vector<std::pair<std::string, std::vector<Series>>> panels;
+  for (const std::string stage : {"search", "cut"})
+    for (const auto& curve : store.Curves(stage)) {
+      const std::string first = curve.name.substr(0, curve.name.find('/'));
+      std::string label = first == curve.name ? "total" : curve.name.substr(first.size() + 1);
+      std::replace(label.begin(), label.end(), '_', ' ');
+      const std::string panel = (stage == "search" ? "search: " : "after the cut: ") + first;
+      Series series{label, {}};
+      for (const auto& [step, value] : curve.points)
+        series.points.emplace_back(static_cast<double>(step), value);
+      auto found = std::find_if(panels.begin(), panels.end(),
+                                [&](const auto& known) { return known.first == panel; });
+      if (found == panels.end()) found = panels.insert(panels.end(), {panel, {}});
+      found->second.push_back(std::move(series));
+    }
+  for (const auto& [panel, series] : panels)
+    charts.push_back(LineChart(series, {.title = panel, .x_label = "step"}));
+  if (const auto& histogram = search.value("histogram", ordered_json()); !histogram.is_null())
+    charts.push_back(Histogram(histogram["low"], histogram["high"],
+                               histogram["kept"].get<std::vector<int64_t>>(),
+                               histogram["removed"].get<std::vector<int64_t>>(),
+                               {.title = "scores of all units", .x_label = "score"}));
+  Series loss{"training", {}}, train{"training", {}}, validation{"validation", {}};
+  for (const auto& curve : store.Curves("finetune"))
+    for (const auto& [epoch, value] : curve.points) {
+      const std::pair<double, double> point(static_cast<double>(epoch), value);
+      if (curve.name == "train_loss") loss.points.push_back(point);
+      if (curve.name == "train_accuracy") train.points.push_back(point);
+      if (curve.name == "validation_accuracy") validation.points.push_back(point);
+    }
+  if (!loss.points.empty()) {
+    const bool points = loss.points.size() <= 40;
+    charts.push_back(LineChart(
+        {train, validation},
+        {.title = "fine-tuning: accuracy", .x_label = "epoch", .percent = true, .points = points}));
+    charts.push_back(
+        LineChart({loss}, {.title = "fine-tuning: loss", .x_label = "epoch", .points = points}));
+  }
+  std::string html;
+  for (const auto& chart : charts)
+    if (!chart.empty()) html += "<div class=\"card\">" + chart + "</div>";
+  return html;
+}
+
+}  // namespace espalier
