@@ -1,0 +1,101 @@
+// One-shot pruning, inspection and the data sheets with the real executable.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "env/base/error.h"
+#include "env/base/files.h"
+#include "tests/e2e/cli_testing.h"
+#include "tests/support/temp_folder.h"
+
+namespace espalier {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(PruneCliE2e, PrunesVerifiesAndCanBePrunedAgain) {
+  const TempFolder temp;
+  const auto pruned =
+      RunEspalier({"prune", "resnet20", "--macs", "0.5", "--out", (temp / "a").string(), "--json"});
+  ASSERT_EQ(pruned.exit_code, 0) << pruned.err;
+  const auto json = pruned.Json();
+  for (const char* part : {"read", "trace", "groups", "plan", "surgery", "certificate", "write"})
+    EXPECT_GE(json["seconds"][part], 0) << part;
+  const auto macs = json["cost"]["canonical"]["macs"];
+  EXPECT_LE(macs[1].get<double>(), 0.5 * macs[0].get<double>());
+  EXPECT_GE(macs[1].get<double>(), 0.4 * macs[0].get<double>());
+  EXPECT_TRUE(json["certificate"]["passed"].get<bool>());
+  for (const char* name :
+       {"model.pt2", "weights.safetensors", "state_dict.pt", "plan.json", "certificate.json"})
+    EXPECT_TRUE(fs::exists(temp / "a" / name)) << name;
+  const auto verified = RunEspalier({"verify", (temp / "a").string(), "--json"});
+  EXPECT_EQ(verified.exit_code, 0) << verified.err;
+  EXPECT_TRUE(verified.Json()["passed"].get<bool>());
+
+  const auto again = RunEspalier({"prune", (temp / "a/model.pt2").string(), "--params", "0.5",
+                                  "--out", (temp / "b").string(), "--json"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.Json()["cost"]["canonical"]["macs"][0], macs[1]);
+}
+
+TEST(PruneCliE2e, DryRunWritesNothing) {
+  const TempFolder temp;
+  const auto dry = RunEspalier(
+      {"prune", "resnet20", "--macs", "0.5", "--dry-run", "--out", (temp / "a").string()});
+  EXPECT_EQ(dry.exit_code, 0) << dry.err;
+  EXPECT_FALSE(fs::exists(temp / "a"));
+  EXPECT_NE(dry.out.find("layer3.2.conv1"), std::string::npos) << dry.out;
+  EXPECT_NE(dry.out.find("nothing was written"), std::string::npos);
+}
+
+TEST(InspectCliE2e, JsonHasGroupsPinsAndEveryConvention) {
+  const auto inspected = RunEspalier({"inspect", "resnet20", "--json"});
+  ASSERT_EQ(inspected.exit_code, 0) << inspected.err;
+  const auto json = inspected.Json();
+  // Nine inner widths and one trunk per stage; option-A shortcuts tie the trunks of all stages.
+  EXPECT_GE(json["groups"].size(), 10u);
+  for (const auto& group : json["groups"]) {
+    EXPECT_EQ(group["kind"], "channel");
+    EXPECT_FALSE(group["members"].empty());
+  }
+  bool output_pinned = false;
+  for (const auto& pin : json["pinned"])
+    output_pinned = output_pinned || pin["parameter"] == "linear.weight";
+  EXPECT_TRUE(output_pinned);
+  EXPECT_EQ(json["cost"]["canonical"]["params"], 269722);  // 0.27 M: He et al. 2016, Table 6
+  EXPECT_GT(json["cost"]["thop"]["macs"], json["cost"]["canonical"]["macs"]);
+}
+
+TEST(InspectCliE2e, DrawsTheGraph) {
+  const TempFolder temp;
+  const auto drawn =
+      RunEspalier({"inspect", "resnet20", "--graph", (temp / "g.dot").string(), "--quiet"});
+  ASSERT_EQ(drawn.exit_code, 0) << drawn.err;
+  const auto dot = ReadFile(temp / "g.dot");
+  EXPECT_NE(dot.find("layer2.1.conv2"), std::string::npos);
+  EXPECT_NE(dot.find("->"), std::string::npos);
+}
+
+TEST(ListCliE2e, DataSheetComesFromTheRegistry) {
+  const auto sheet = RunEspalier({"list", "strategies", "autobot", "--json"});
+  ASSERT_EQ(sheet.exit_code, 0) << sheet.err;
+  const auto json = sheet.Json();
+  EXPECT_EQ(json["name"], "autobot");
+  bool found = false;
+  for (const auto& key : json["keys"])
+    if (key["key"] == "batches") found = key["default"] == "200" && key["type"] == "integer";
+  EXPECT_TRUE(found) << json.dump();
+  const auto text = RunEspalier({"list", "strategies", "autobot"});
+  EXPECT_NE(text.out.find("2111.09635"), std::string::npos);
+}
+
+TEST(DoctorCliE2e, KnowsTheMachine) {
+  const auto doctor = RunEspalier({"doctor", "--json"});
+  ASSERT_EQ(doctor.exit_code, 0) << doctor.err;
+  EXPECT_EQ(doctor.Json()["arithmetic_cpu"], "ok");
+  EXPECT_EQ(doctor.Json()["threads"], 1);  // ESPALIER_THREADS of these tests
+}
+
+}  // namespace
+}  // namespace espalier
