@@ -1,5 +1,7 @@
 #include "experiments/delivery.h"
 
+#include <cmath>
+
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/graph/io.h"
@@ -63,6 +65,9 @@ std::string DifferingShape(const ParameterStore& expected, const ParameterStore&
   return "";
 }
 
+/// Costs at whole counts are whole numbers.
+int64_t Whole(double cost) { return std::llround(cost); }
+
 double ForwardDifference(const Network& a, const Network& b) {
   const auto& input = a.graph.inputs.at(0);
   auto sizes = input.sizes;
@@ -86,10 +91,10 @@ ordered_json CostTable(const CostModel& cost, const Selection& selection) {
   for (const auto convention : {Convention::kCanonical, Convention::kThop, Convention::kAutobot}) {
     before = cost.Full(convention);
     after = cost.Evaluate(kept, convention);
-    table[ConventionName(convention)] = {{"macs", {before.macs, after.macs}},
-                                         {"params", {before.params, after.params}}};
+    table[ConventionName(convention)] = {{"macs", {Whole(before.macs), Whole(after.macs)}},
+                                         {"params", {Whole(before.params), Whole(after.params)}}};
   }
-  table["activation_bytes"] = {before.activation_bytes, after.activation_bytes};
+  table["activation_bytes"] = {Whole(before.activation_bytes), Whole(after.activation_bytes)};
   return table;
 }
 

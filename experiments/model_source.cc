@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
@@ -33,6 +34,12 @@ std::vector<double> NumbersAfter(const std::string& text, const std::string& wor
     next = end;
   }
   return numbers;
+}
+
+void ReadNormalisation(const std::string& text, ModelSource& source) {
+  source.mean = NumbersAfter(text, "mean");
+  source.std = NumbersAfter(text, "std");
+  if (source.mean.size() != source.std.size()) source.mean.clear(), source.std.clear();
 }
 
 bool Near(const std::vector<double>& a, const std::vector<double>& b) {
@@ -67,18 +74,22 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
   if (!config.file.empty()) {
     source.network = ReadPt2(config.file);
     source.weights_file = config.file;
+    if (const auto note = source.network.extras.find("extra/espalier.json");
+        note != source.network.extras.end()) {
+      const auto json = nlohmann::json::parse(note->second, nullptr, /*allow_exceptions=*/false);
+      if (json.is_object() && json.contains("normalisation") && json["normalisation"].is_string())
+        ReadNormalisation(json["normalisation"], source);
+    }
   } else {
-    source.network = BuildModel(
-        config.name, {.classes = config.classes, .shortcut = config.shortcut, .seed = seed});
+    ModelOptions options{.classes = config.classes, .shortcut = config.shortcut, .seed = seed};
+    if (!config.weights.empty()) options = OptionsFromWeights(config.name, config.weights, options);
+    source.network = BuildModel(config.name, options);
     if (!config.weights.empty()) {
       LoadWeights(config.weights, source.network.store);
       source.weights_file = config.weights;
       const auto metadata = ReadSafetensors(config.weights).metadata;
-      if (const auto found = metadata.find("normalisation"); found != metadata.end()) {
-        source.mean = NumbersAfter(found->second, "mean");
-        source.std = NumbersAfter(found->second, "std");
-        if (source.mean.size() != source.std.size()) source.mean.clear(), source.std.clear();
-      }
+      if (const auto found = metadata.find("normalisation"); found != metadata.end())
+        ReadNormalisation(found->second, source);
     }
   }
   if (!source.weights_file.empty()) source.file_sha256 = Sha256OfFile(source.weights_file);

@@ -48,6 +48,12 @@ void CheckSameConfig(const std::filesystem::path& folder, const std::string& sav
                 "give another folder with --out DIR, or remove this one");
 }
 
+#ifdef __clang__
+constexpr const char* kCompiler = "clang " __clang_version__;
+#else
+constexpr const char* kCompiler = "g++ " __VERSION__;
+#endif
+
 std::string ProcessorName() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -141,7 +147,7 @@ nlohmann::ordered_json MachineFacts(const std::string& device) {
   ::uname(&system);
   return {{"espalier", kVersion},
           {"libtorch", TORCH_VERSION},
-          {"compiler", Str("GCC-compatible ", __VERSION__)},
+          {"compiler", kCompiler},
           {"system", Str(system.sysname, ' ', system.release, ' ', system.machine)},
           {"processor", ProcessorName()},
           {"cores", std::thread::hardware_concurrency()},

@@ -13,15 +13,16 @@ namespace {
 std::string InspectText(const Space& space, const nlohmann::ordered_json& json) {
   std::string text = Str(space.network().name, ": ", space.groups().size(), " groups, ",
                          space.total_units(), " units\n\n");
-  TextTable groups({"group", "kind", "units", "blocks", "members"});
+  TextTable groups({"group", "kind", "units", "blocks", "axes", "made by"});
   for (const auto& group : space.groups()) {
-    std::string members;
+    std::string made_by;
+    size_t producers = 0;
     for (const auto& member : group.members)
-      if (member.role == MemberRole::kProducer)
-        members += (members.empty() ? "" : " ") + member.parameter;
-    const size_t others = group.members.size();
+      if (member.role == MemberRole::kProducer && producers++ < 2)
+        made_by += (made_by.empty() ? "" : ", ") + member.parameter;
+    if (producers > 2) made_by += Str(" and ", producers - 2, " more");
     groups.Add({group.name, group.kind, Str(group.units), Str(group.blocks),
-                Str(members, " (", others, " axes)")});
+                Str(group.members.size()), made_by});
   }
   text += groups.Text("  ") + "\npinned:\n";
   std::map<std::string, std::pair<int64_t, std::string>> reasons;  // reason -> axes, an example

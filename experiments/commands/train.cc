@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
@@ -9,6 +10,7 @@
 #include "env/graph/io.h"
 #include "env/train/trainer.h"
 #include "experiments/commands/commands.h"
+#include "experiments/data_options.h"
 #include "experiments/metric_log.h"
 #include "experiments/model_source.h"
 #include "experiments/run_folder.h"
@@ -69,16 +71,27 @@ std::string ShapeText(const ImageSet& images) {
   return text;
 }
 
-ordered_json TrainAndMeasure(const TrainSettings& settings, const RunFolder& folder,
-                             const std::string& line) {
+/// Everything that can be wrong with the input, found before a folder is made.
+struct Inputs {
+  at::Device device = at::kCPU;
+  ModelSource source;
+  Splits splits;
+};
+
+Inputs LoadInputs(const TrainSettings& settings) {
   const at::Device device = ParseDevice(settings.run.device);
-  const auto seed = static_cast<uint64_t>(settings.run.seed);
-  ModelSource source = LoadModelSource(settings.model, seed);
+  ModelSource source = LoadModelSource(settings.model, static_cast<uint64_t>(settings.run.seed));
   DataConfig data = settings.data;
   SettleNormalisation(source, data);
-  const Splits splits = Splits::Load(data);
+  return {device, std::move(source), Splits::Load(data)};
+}
+
+ordered_json TrainAndMeasure(const TrainSettings& settings, Inputs inputs, const RunFolder& folder,
+                             const std::string& line) {
+  auto& [device, source, splits] = inputs;
+  const auto seed = static_cast<uint64_t>(settings.run.seed);
   LogInfo("training ", source.network.name, " on ", splits.train().count(), " images of ",
-          data.name, " (", ShapeText(splits.train()), "), ", splits.validation().count(),
+          settings.data.name, " (", ShapeText(splits.train()), "), ", splits.validation().count(),
           " held out");
 
   MetricLog metrics(folder.path());
@@ -129,16 +142,18 @@ ordered_json TrainAndMeasure(const TrainSettings& settings, const RunFolder& fol
 
 int RunTrain(const Arguments& arguments) {
   const TrainSettings settings = ReadSettings(arguments);
-  RunFolder folder(RunFolderPath(settings.run, arguments.positional()[0], arguments.Text("out")),
-                   ResolvedToml(settings), arguments.Line());
+  const auto path = RunFolderPath(settings.run, arguments.positional()[0], arguments.Text("out"));
+  std::optional<Inputs> inputs;
+  if (!std::filesystem::exists(path / "resolved.toml")) inputs = LoadInputs(settings);
+  RunFolder folder(path, ResolvedToml(settings), arguments.Line());
   auto result = folder.Finished("train");
   if (!result) {
+    if (!inputs) inputs = LoadInputs(settings);
     SetLogFile((folder.path() / "run.log").string());
-    folder.Manifest(MachineFacts(settings.run.device),
-                    {{"weights_sha256", settings.model.weights.empty()
-                                            ? ordered_json()
-                                            : ordered_json(Sha256OfFile(settings.model.weights))}});
-    result = TrainAndMeasure(settings, folder, arguments.Line());
+    folder.Manifest(MachineFacts(inputs->device.str()),
+                    {{"weights_sha256", inputs->source.file_sha256},
+                     {"data_sha256", DataHash(inputs->splits)}});
+    result = TrainAndMeasure(settings, std::move(*inputs), folder, arguments.Line());
     folder.Finish("train", *result);
   }
   if (arguments.json()) {
