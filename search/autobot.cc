@@ -8,6 +8,7 @@
 
 #include "controllers/adam.h"
 #include "controllers/bottleneck.h"
+#include "controllers/gate_folding.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/graph/io.h"
@@ -48,9 +49,9 @@ class AutobotRun {
         context_(context),
         bottleneck_(environment.space, config.initial, environment.device),
         adam_({bottleneck_.alpha()}, {.lr = config.lr}),
-        store_(FrozenStore(environment.network().store, environment.device)),
+        folding_(environment.network(), environment.space.reads()),
+        weights_(FrozenStore(environment.network().store, environment.device)),
         executor_(environment.network().graph),
-        binding_(executor_.Bind(store_)),
         loader_(environment.Data("autobot"), environment.Data("autobot").train(),
                 {.batch_size = config.batch_size,
                  .augment = config.augment,
@@ -126,9 +127,12 @@ class AutobotRun {
     const int64_t epoch = step_ / loader_.batches_per_epoch();
     const Loader::Batch batch = loader_.Get(epoch, step_ % loader_.batches_per_epoch());
     const Tensor lambda = bottleneck_.Lambda();  // §2, [units]
-    const std::vector<Gate> gates = bottleneck_.Gates(lambda);
+    std::vector<Gate> gates = bottleneck_.Gates(lambda);
+    ParameterStore store = weights_;  // shares tensors
+    if (config_.fold_gates) folding_.Apply(weights_, gates, store);
     const Tensor logits =
-        executor_.Run(binding_, {batch.images.to(env_.device)}, {.gates = gates}).front();
+        executor_.Run(executor_.Bind(store), {batch.images.to(env_.device)}, {.gates = gates})
+            .front();
     // §5: L = L_CE + beta L_F + gamma L_bin
     const Tensor l_ce = at::cross_entropy_loss(logits, batch.labels.to(env_.device), {},
                                                at::Reduction::Mean, -100, config_.label_smoothing)
@@ -224,9 +228,9 @@ class AutobotRun {
   SearchContext& context_;
   Bottleneck bottleneck_;
   Adam adam_;
-  ParameterStore store_;
+  GateFolding folding_;
+  ParameterStore weights_;
   Executor executor_;
-  Binding binding_;
   Loader loader_;
   int64_t step_ = 0;  // finished steps
   Tensor snapshot_;   // lambda of the best late step, [units]
@@ -261,6 +265,8 @@ Schema Describe(AutobotConfig& config) {
              {.low = 0});
   schema.Add("evaluations", &config.evaluations, "thresholds tried at most", {.low = 1});
   schema.Add("augment", &config.augment, "training augmentation");
+  schema.Add("fold_gates", &config.fold_gates,
+             "let batch norms apply the gates where that is the same function: faster");
   schema.Add("checkpoint_every", &config.checkpoint_every, "steps between checkpoints", {.low = 1});
   return schema;
 }

@@ -20,6 +20,7 @@ struct AutobotConfig {
   double tolerance = 50000;  ///< threshold search stops this near the bound (MACs)
   int64_t evaluations = 50;  ///< thresholds tried at most
   bool augment = true;       ///< training augmentation
+  bool fold_gates = true;    ///< batch norms apply the gates where that is the same function
   int64_t checkpoint_every = 20;  ///< steps between checkpoints
 };
 Schema Describe(AutobotConfig& config);

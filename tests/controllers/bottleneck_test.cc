@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "controllers/gate_folding.h"
 #include "env/base/error.h"
 #include "env/graph/builder.h"
 #include "env/models/models.h"
@@ -145,6 +146,42 @@ TEST(BottleneckProperty, GradientsMatchFiniteDifferences) {
     const double slope =
         (objective(at::sigmoid(up)) - objective(at::sigmoid(down))).item<double>() / (2 * step);
     EXPECT_NEAR(bottleneck.alpha().grad()[unit].item<double>(), slope, 1e-6);
+  }
+}
+
+TEST(GateFoldingProperty, EqualsGatesInValueAndGradient) {
+  for (const std::string name : {"tiny", "densenet40", "vgg16_bn_cifar", "resnet20"}) {
+    SCOPED_TRACE(name);
+    const Network network = name == "tiny" ? TinyResNet() : BuildModel(name, {.seed = 5});
+    const Space space = Decoupled(network);
+    const ParameterStore store = DoubleStore(space.network().store);
+    const GateFolding folding(space.network(), space.reads());
+    EXPECT_GT(folding.folded(), 0);
+    const Bottleneck bottleneck(space, 0.7, at::kCPU, at::kDouble);
+    Tensor alpha = bottleneck.alpha();
+    {
+      const at::NoGradGuard no_grad;
+      alpha.add_(at::randn_like(alpha));
+    }
+    const Tensor input = at::randn({2, 3, 32, 32}, at::kDouble);
+    const Executor executor(space.network().graph);
+    std::vector<Tensor> outputs, gradients;
+    for (const bool fold : {false, true}) {
+      const Tensor lambda = bottleneck.Lambda();
+      std::vector<Gate> gates = bottleneck.Gates(lambda);
+      ParameterStore scaled = store;
+      const size_t all = gates.size();
+      if (fold) {
+        folding.Apply(store, gates, scaled);
+        EXPECT_LT(gates.size(), all);
+      }
+      outputs.push_back(executor.Run(executor.Bind(scaled), {input}, {.gates = gates}).front());
+      at::cross_entropy_loss(outputs.back(), at::tensor({0, 2}, at::kLong)).backward();
+      gradients.push_back(alpha.grad().clone());
+      alpha.mutable_grad() = Tensor();
+    }
+    EXPECT_TRUE(at::allclose(outputs[0], outputs[1], 1e-7, 1e-7));
+    EXPECT_TRUE(at::allclose(gradients[0], gradients[1], 1e-7, 1e-7));
   }
 }
 
