@@ -8,7 +8,7 @@
 
 #include "env/base/files.h"
 #include "search/threshold.h"
-#include "tests/support/strategy_conformance.h"
+#include "tests/support/tiny_environment.h"
 
 namespace espalier {
 namespace {

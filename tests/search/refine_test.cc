@@ -5,7 +5,7 @@
 #include "env/graph/executor.h"
 #include "search/compensate.h"
 #include "search/uniform.h"
-#include "tests/support/strategy_conformance.h"
+#include "tests/support/tiny_environment.h"
 
 namespace espalier {
 namespace {
