@@ -1,6 +1,7 @@
 #include "env/graph/pt2_modules.h"
 
 #include <algorithm>
+#include <set>
 
 #include "env/base/error.h"
 
@@ -24,6 +25,16 @@ std::vector<std::string> SplitEntry(const std::string& text) {
   return parts;
 }
 
+/// "a.b.c" -> "a", "a.b", "a.b.c".
+std::vector<std::string> PathsOf(const std::string& path) {
+  std::vector<std::string> paths;
+  for (size_t end = 0; !path.empty() && end != std::string::npos;) {
+    end = path.find('.', end + 1);
+    paths.push_back(path.substr(0, end));
+  }
+  return paths;
+}
+
 }  // namespace
 
 std::vector<ModulePlace> ParseModuleStack(const std::string& text) {
@@ -38,12 +49,20 @@ std::vector<ModulePlace> ParseModuleStack(const std::string& text) {
   return stack;
 }
 
-std::string ModuleStackWriter::Next(const ModulePlace& place) {
-  std::vector<std::string> paths;
-  for (size_t end = 0; !place.path.empty() && end != std::string::npos;) {
-    end = place.path.find('.', end + 1);
-    paths.push_back(place.path.substr(0, end));
+ModuleStackWriter::ModuleStackWriter(const std::vector<ModulePlace>& ops,
+                                     std::map<std::string, std::string> types)
+    : types_(std::move(types)) {
+  std::set<std::string> containers = {""};
+  for (const ModulePlace& op : ops) {
+    const std::vector<std::string> paths = PathsOf(op.path);
+    for (size_t i = 0; i + 1 < paths.size(); ++i) containers.insert(paths[i]);
   }
+  for (const ModulePlace& op : ops)
+    if (!op.type.empty() && !containers.contains(op.path)) types_.emplace(op.path, op.type);
+}
+
+std::string ModuleStackWriter::Next(const std::string& path) {
+  const std::vector<std::string> paths = PathsOf(path);
   size_t shared = 0;
   while (shared < paths.size() && shared < open_.size() && open_[shared].path == paths[shared])
     ++shared;
@@ -52,18 +71,17 @@ std::string ModuleStackWriter::Next(const ModulePlace& place) {
     const int64_t call = calls_[paths[i]]++;
     open_.push_back({paths[i], call == 0 ? paths[i] : Str(paths[i], "@", call)});
   }
-  std::string text = Str("L__self__,,", ClassOf("", place));
+  std::string text = Str("L__self__,,", ClassOf(""));
   for (const Entered& module : open_)
-    text += Str(";L__self__", module.key, ",", module.path, ",", ClassOf(module.path, place));
+    text += Str(";L__self__", module.key, ",", module.path, ",", ClassOf(module.path));
   return text;
 }
 
-std::string ModuleStackWriter::ClassOf(const std::string& path, const ModulePlace& place) const {
-  std::string name = path == place.path ? place.type : "";
+std::string ModuleStackWriter::ClassOf(const std::string& path) const {
   const auto known = types_.find(path);
-  if (name.empty() && known != types_.end()) name = known->second;
-  const bool plain = name.find_first_of(",;[]()") == std::string::npos;
-  return name.empty() || !plain ? kUnknownClass : name;
+  const bool usable = known != types_.end() && !known->second.empty() &&
+                      known->second.find_first_of(",;[]()") == std::string::npos;
+  return usable ? known->second : kUnknownClass;
 }
 
 }  // namespace espalier::pt2

@@ -20,12 +20,14 @@ std::vector<ModulePlace> ParseModuleStack(const std::string& text);
 /// new key ("relu@1"), as torch numbers its calls: unflatten rebuilds the calls from it.
 class ModuleStackWriter {
  public:
-  /// `types`: path -> class of the modules known beside the ops.
-  explicit ModuleStackWriter(std::map<std::string, std::string> types) : types_(std::move(types)) {}
-  std::string Next(const ModulePlace& place);
+  /// `ops`: the places of all ops. `types`: path -> class where known otherwise.
+  /// A path has one class throughout, for unflatten takes a change of class for a new module: a
+  /// function called inside a container does not give the container its name.
+  ModuleStackWriter(const std::vector<ModulePlace>& ops, std::map<std::string, std::string> types);
+  std::string Next(const std::string& path);
 
  private:
-  std::string ClassOf(const std::string& path, const ModulePlace& place) const;
+  std::string ClassOf(const std::string& path) const;
 
   struct Entered {
     std::string path, key;

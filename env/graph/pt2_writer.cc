@@ -52,7 +52,9 @@ class ProgramWriter {
       : network_(network), meta_(pt2::InferSymbolic(network)) {
     if (const auto found = network.extras.find(pt2::kOrigin); found != network.extras.end())
       origin_ = ordered_json::parse(found->second);
-    modules_.emplace(origin_.value("module_types", std::map<std::string, std::string>()));
+    std::vector<pt2::ModulePlace> places;
+    for (const Op& op : network.graph.ops) places.push_back({op.module_path, op.module_type});
+    modules_.emplace(places, origin_.value("module_types", std::map<std::string, std::string>()));
     NameValues();
   }
 
@@ -220,7 +222,7 @@ class ProgramWriter {
     return {{"target", pt2::TargetOf(op)},
             {"inputs", std::move(inputs)},
             {"outputs", std::move(outputs)},
-            {"metadata", {{"nn_module_stack", modules_->Next({op.module_path, op.module_type})}}},
+            {"metadata", {{"nn_module_stack", modules_->Next(op.module_path)}}},
             {"is_hop_single_tensor_return", nullptr},
             {"name", named_by_result ? Name(op.outputs.front()) : unique_.Unique(op.name)}};
   }
