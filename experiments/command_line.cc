@@ -279,7 +279,8 @@ std::string Percent(double fraction, int digits) { return Fixed(100 * fraction, 
 
 std::string Millions(double amount) {
   if (std::abs(amount) >= 1e9) return Fixed(amount / 1e9, 3) + " G";
-  if (std::abs(amount) >= 1e5) return Fixed(amount / 1e6, 2) + " M";
+  if (std::abs(amount) >= 1e6) return Fixed(amount / 1e6, 2) + " M";
+  if (std::abs(amount) >= 1e4) return Fixed(amount / 1e3, 1) + " k";
   return Fixed(amount, 0);
 }
 

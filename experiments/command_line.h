@@ -102,7 +102,7 @@ class TextTable {
 };
 
 std::string Percent(double fraction, int digits = 2);  ///< "91.25 %"
-std::string Millions(double amount);                   ///< "126.55 M", "0.46 M", "812"
+std::string Millions(double amount);                   ///< "4.112 G", "126.55 M", "460.7 k", "812"
 std::string Fixed(double value, int digits);
 
 }  // namespace espalier

@@ -110,8 +110,8 @@ class Page {
     const auto& pair = Stage("search").at("cost").at(convention_).at(kind);
     const double before = pair[0], after = pair[1];
     return Str("<div class=\"card fact\"><h3>", title, "</h3><div class=\"big\">", Millions(after),
-               " <small>of ", Millions(before), "</small></div><p>",
-               Fixed(100 * (1 - after / before), 1), "&#8239;% removed", note, "</p></div>\n");
+               "</div><p>of ", Millions(before), ", ", Fixed(100 * (1 - after / before), 1),
+               "&#8239;% removed", note, "</p></div>\n");
   }
 
   std::string Facts() const {
@@ -121,10 +121,10 @@ class Page {
       const double change =
           test["final"]["accuracy"].get<double>() - test["base"]["accuracy"].get<double>();
       html += Str("<div class=\"card fact\"><h3>Accuracy</h3><div class=\"big\">",
-                  Percent(test["final"]["accuracy"]), " <small>from ",
-                  Percent(test["base"]["accuracy"]), "</small></div><p>",
-                  change < 0 ? "&minus;" : "+", Fixed(100 * std::abs(change), 2), " points; ",
-                  Percent(test["cut"]["accuracy"]), " right after the cut</p></div>\n");
+                  Percent(test["final"]["accuracy"]), "</div><p>before ",
+                  Percent(test["base"]["accuracy"]), " (", change < 0 ? "&minus;" : "+",
+                  Fixed(100 * std::abs(change), 2), " points); ", Percent(test["cut"]["accuracy"]),
+                  " right after the cut</p></div>\n");
     }
     if (Has("search")) {
       html += CostCard("macs", "MACs", Str(" (", Html(convention_), " count)"));

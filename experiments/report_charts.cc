@@ -24,6 +24,7 @@ struct Scale {
 };
 
 std::string TickText(double value, double step) {
+  if (std::abs(value) < 1e-9 * step) return "0";  // not "-0"
   const int digits = step >= 1 ? 0 : static_cast<int>(std::ceil(-std::log10(step) - 1e-9));
   if (std::abs(value) >= 1e6) return Str(value / 1e6, "M");
   return Fixed(value, std::min(digits, 6));

@@ -39,7 +39,6 @@ code, .mono { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospa
   letter-spacing: 0.06em;
 }
 .fact .big { font-size: 31px; line-height: 1.25; font-weight: 650; letter-spacing: -0.02em; white-space: nowrap; }
-.fact .big small { font-size: 16px; font-weight: 500; color: var(--soft); letter-spacing: 0; }
 .fact p { margin: 2px 0 0; color: var(--soft); font-size: 13.5px; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; }
@@ -99,8 +98,8 @@ footer { color: var(--soft); font-size: 13px; margin-top: 44px; border-top: 1px 
   main { padding: 20px 14px 40px; }
   header svg { width: 40px; } h1 { font-size: 22px; }
   .card { padding: 14px; }
-  .cards { grid-template-columns: 1fr 1fr; gap: 10px; }
-  .fact .big { font-size: 22px; } .fact .big small { font-size: 13px; }
+  .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; }
+  .fact .big { font-size: 22px; }
   .fact p { font-size: 12.5px; }
   .bar { grid-template-columns: 1fr auto; gap: 3px 10px; }
   .bar .track { grid-column: 1 / -1; grid-row: 2; height: 12px; }

@@ -37,7 +37,8 @@ std::string InspectText(const Space& space, const nlohmann::ordered_json& json) 
   for (const auto& [name, value] : json["cost"].items())
     if (value.is_object()) cost.Add({name, value["macs"].dump(), value["params"].dump()});
   text += cost.Text("  ") +
-          Str("  activations ", Millions(json["cost"]["activation_bytes"].get<double>()), "B\n");
+          Str("  activations at batch 1: ", json["cost"]["activation_bytes"].get<int64_t>(),
+              " bytes\n");
   if (!json["uncounted"].empty()) {
     text += "\nnot counted by any convention:";
     for (const auto& name : json["uncounted"]) text += ' ' + name.get<std::string>();
