@@ -90,6 +90,8 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
       const auto metadata = ReadSafetensors(config.weights).metadata;
       if (const auto found = metadata.find("normalisation"); found != metadata.end())
         ReadNormalisation(found->second, source);
+      if (const auto found = metadata.find("held_out"); found != metadata.end())
+        source.held_out = found->second;
     }
   }
   if (!source.weights_file.empty()) source.file_sha256 = Sha256OfFile(source.weights_file);

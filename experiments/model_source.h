@@ -25,6 +25,7 @@ struct ModelSource {
   ModelConfig config;             ///< paths absolute
   std::string weights_file;       ///< "" for seeded random weights
   std::string file_sha256;        ///< of weights_file
+  std::string held_out;           ///< training images the weights file says it never saw; or ""
   std::vector<double> mean, std;  ///< normalisation the weights file states; empty = says nothing
 };
 

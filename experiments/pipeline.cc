@@ -112,7 +112,8 @@ void Pipeline::DescribeSpace() {
                     {"train", splits_->train().count()},
                     {"validation", splits_->validation().count()},
                     {"test", splits_->test().count()},
-                    {"seen", data_.seen}};
+                    {"seen", data_.seen},
+                    {"held_out", source_.held_out}};
   folder_->Finish("space", result);
 }
 

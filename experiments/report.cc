@@ -30,7 +30,10 @@ std::string Scientific(double value) {
   if (value == 0) return "0";
   char text[32];
   std::snprintf(text, sizeof text, "%.2g", value);
-  return text;
+  std::string html = text;
+  if (const size_t minus = html.find('-', 1); minus != std::string::npos)
+    html.replace(minus, 1, "&#8209;");  // no line break inside a number
+  return html;
 }
 std::string Duration(double seconds) {
   if (seconds < 90) return Fixed(seconds, seconds < 10 ? 1 : 0) + " s";
@@ -209,7 +212,7 @@ class Page {
     }
     return Str(
         "<h2>What was kept</h2><p>", groups.size(),
-        " groups in the order of the network; a column is a group, its dark part the share of "
+        " groups in the order of the network; a column is a group, its filled part the share of "
         "units that stay.</p><div class=\"card\">",
         Columns(columns),
         "</div><details><summary>All groups</summary><div class=\"scroll card\"><table><tr><th>"
@@ -319,10 +322,13 @@ class Page {
                           " validation images included: validation accuracy is too good to be an "
                           "estimate. Test accuracy is not affected."));
     else
-      notes.push_back(Str("Search and fine-tuning used ", count("train"), " training images; ",
-                          count("validation"),
-                          " validation images were not trained on by this run. Whether the given "
-                          "weights had seen them is as [data] seen says: not declared."));
+      notes.push_back(Str(
+          "Search and fine-tuning used ", count("train"), " training images; the ",
+          count("validation"), " validation images were not trained on by this run. ",
+          Text(data, "held_out").empty()
+              ? "Whether the given weights had been trained on them is not declared ([data] seen)."
+              : "The given weights state what they held out: " + Html(Text(data, "held_out")) +
+                    "."));
     if (Has("finetune"))
       notes.push_back(
           "The network after the last epoch is the result, not the best of all epochs.");

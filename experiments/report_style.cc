@@ -81,7 +81,7 @@ rect.kept { fill: var(--leaf); } rect.removed { fill: var(--gone); }
   position: fixed; z-index: 9; pointer-events: none; background: var(--ink); color: var(--page);
   font-size: 12.5px; line-height: 1.45; padding: 6px 10px; border-radius: 7px; white-space: pre; display: none;
 }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll table { min-width: 480px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; font-size: 12.5px; }

@@ -51,8 +51,9 @@ TEST(EventFileUnit, WritesTheVersionAndThenScalars) {
   // Event {wall_time: key 0x09 and 8 bytes; step: key 0x10, varint 300 = AC 02; summary: key 0x2A,
   // 20 bytes {value: key 0x0A, 18 bytes {tag: 0x0A, 11 bytes; simple_value: 0x15, 0.5f =
   // 3F000000}}}
-  const std::string tail = std::string("\x10\xAC\x02\x2A\x14\x0A\x12\x0A\x0B", 9) + "search/loss" +
-                           std::string("\x15\x00\x00\x00\x3F", 5);
+  std::string tail = {'\x10', '\xAC', '\x02', '\x2A', '\x14', '\x0A', '\x12', '\x0A', '\x0B'};
+  tail += "search/loss";
+  for (const char byte : {'\x15', '\x00', '\x00', '\x00', '\x3F'}) tail += byte;
   EXPECT_EQ(records[1][0], '\x09');
   EXPECT_EQ(records[1].substr(9), tail);
 }

@@ -55,10 +55,10 @@ TEST(RunFolderUnit, FoldersOfOthersAndBusyFoldersAreRefused) {
 TEST(RunFolderUnit, ChangedInputsAreRefused) {
   const TempFolder temp;
   RunFolder folder(temp / "run", kConfig, "line");
-  folder.Manifest({}, {{"weights_sha256", "aa"}});
-  folder.Manifest({}, {{"weights_sha256", "aa"}});
+  folder.Manifest(nlohmann::ordered_json::object(), {{"weights_sha256", "aa"}});
+  folder.Manifest(nlohmann::ordered_json::object(), {{"weights_sha256", "aa"}});
   try {
-    folder.Manifest({}, {{"weights_sha256", "bb"}});
+    folder.Manifest(nlohmann::ordered_json::object(), {{"weights_sha256", "bb"}});
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kConfig);
