@@ -49,7 +49,7 @@ TEST(BadInputE2e, UnknownKeysWrongTypesAndRangesAllAtOnce) {
                   "[model]\nname = \"resnet20\"\n[strategy]\nname = \"autobot\"\nbatchs = 3\n"
                   "lr = \"fast\"\n[finetune]\nepochs = -1\n[budgte]\nmacs = 0.5\n");
   ExpectFailure({"run", (temp / "c.toml").string()}, 2,
-                {"strategy.batchs", "strategy.batches", "c.toml:5", "strategy.lr", "c.toml:6",
+                {"strategy.batchs", "'batches'", "c.toml:5", "strategy.lr", "c.toml:6",
                  "finetune.epochs", "c.toml:8", "budgte", "budget"});
 }
 

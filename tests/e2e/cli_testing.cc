@@ -143,7 +143,7 @@ const TinyProject& Tiny() {
         Str("[data]\nname = \"cifar10\"\nroot = \"", made.data.string(), "\"\nvalidation = 100\n");
     WriteFileAtomic(made.folder / "base.toml",
                     Str("[model]\nname = \"resnet20\"\n", data,
-                        "[train]\nepochs = 2\nbatch_size = 32\nlr = 0.05\nprecision = \"fp32\"\n"
+                        "[train]\nepochs = 4\nbatch_size = 32\nlr = 0.05\nprecision = \"fp32\"\n"
                         "[run]\nseed = 3\n"));
     const auto trained = RunEspalier({"train", (made.folder / "base.toml").string(), "--out",
                                       (made.folder / "base").string(), "--json"});

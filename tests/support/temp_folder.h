@@ -16,7 +16,9 @@ class TempFolder {
   explicit TempFolder(const std::string& name = "") {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
     const std::string own = info ? Str(info->test_suite_name(), "_", info->name()) : "suite";
-    path_ = std::filesystem::path(testing::TempDir()) / Str("espalier_", own, name, "_", getpid());
+    static int count = 0;  // several may live at once
+    path_ = std::filesystem::path(testing::TempDir()) /
+            Str("espalier_", own, name, "_", getpid(), "_", count++);
     std::filesystem::create_directories(path_);
   }
   ~TempFolder() {
