@@ -17,7 +17,8 @@ struct Quantity {
   bool is_fraction = false;  ///< true when 0 < value <= 1 was written as a number
   bool operator==(const Quantity&) const = default;
 };
-Quantity ParseQuantity(const std::string& text);  ///< "0.5", "55.84M", "1.2G", "640k"; throws kConfig
+Quantity ParseQuantity(
+    const std::string& text);  ///< "0.5", "55.84M", "1.2G", "640k"; throws kConfig
 std::string ToString(const Quantity& quantity);
 
 struct RealRange {
@@ -102,7 +103,8 @@ class ConfigDocument {
   ConfigSection Section(const std::string& name) const;  ///< empty when absent
   std::vector<std::string> sections() const;
   /// Reports top-level tables or keys outside `known`.
-  void CheckSections(const std::vector<std::string>& known, std::vector<std::string>& problems) const;
+  void CheckSections(const std::vector<std::string>& known,
+                     std::vector<std::string>& problems) const;
   const std::filesystem::path& path() const { return path_; }
   /// Paths inside a config are relative to the folder of the file that names them; absolute stay.
   std::filesystem::path ResolvePath(const std::string& section, const std::string& key,

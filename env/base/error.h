@@ -63,9 +63,9 @@ namespace internal {
 }  // namespace espalier
 
 /// Programmer errors only; always on; throws Error{kInternal}. User input never reaches a check.
-#define ESPALIER_CHECK(condition, ...)                                            \
-  do {                                                                            \
-    if (!(condition)) [[unlikely]]                                                \
-      ::espalier::internal::ThrowCheckFailed(__FILE__, __LINE__, #condition,      \
+#define ESPALIER_CHECK(condition, ...)                                                        \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]]                                                            \
+      ::espalier::internal::ThrowCheckFailed(__FILE__, __LINE__, #condition,                  \
                                              ::espalier::Str("" __VA_OPT__(, ) __VA_ARGS__)); \
   } while (false)

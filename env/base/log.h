@@ -10,15 +10,21 @@ namespace espalier {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
-/// One line of talk, to stderr through the sink (spdlog by default). Libraries never print: they log
-/// or report progress. A line names trial, layer and value.
+/// One line of talk, to stderr through the sink (spdlog by default). Libraries never print: they
+/// log or report progress. A line names trial, layer and value.
 void Log(LogLevel level, std::string_view line);
 template <typename... Parts>
-void LogInfo(const Parts&... parts) { Log(LogLevel::kInfo, Str(parts...)); }
+void LogInfo(const Parts&... parts) {
+  Log(LogLevel::kInfo, Str(parts...));
+}
 template <typename... Parts>
-void LogWarning(const Parts&... parts) { Log(LogLevel::kWarning, Str(parts...)); }
+void LogWarning(const Parts&... parts) {
+  Log(LogLevel::kWarning, Str(parts...));
+}
 template <typename... Parts>
-void LogDebug(const Parts&... parts) { Log(LogLevel::kDebug, Str(parts...)); }
+void LogDebug(const Parts&... parts) {
+  Log(LogLevel::kDebug, Str(parts...));
+}
 
 void SetLogLevel(LogLevel minimum);
 void SetLogFile(const std::string& path);  ///< additionally append to a file (the run folder's log)

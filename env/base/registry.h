@@ -14,15 +14,16 @@ namespace espalier {
 
 /// What a registry entry says about itself; `espalier list` and the tests read it from here.
 struct EntryInfo {
-  std::string name;     ///< snake_case, lasting, equal to the file name
-  std::string summary;  ///< one line
-  std::string source;   ///< paper and equation, or "ours"
+  std::string name;                  ///< snake_case, lasting, equal to the file name
+  std::string summary;               ///< one line
+  std::string source;                ///< paper and equation, or "ours"
   std::vector<std::string> facts{};  ///< "needs gradients", "needs data", "deterministic", ...
 };
 
 /// Name -> factory of T. Entries register themselves at the end of their .cc.
 ///
-/// Errors   a duplicate name throws kInternal at start-up; an unknown one kConfig with a suggestion.
+/// Errors   a duplicate name throws kInternal at start-up; an unknown one kConfig with a
+/// suggestion.
 template <typename T>
 class Registry {
  public:
@@ -31,7 +32,8 @@ class Registry {
     /// Calls back with the schema of a default config: for documentation.
     std::function<void(const std::function<void(const Schema&)>&)> describe;
     /// Makes an instance from a config section; problems as ConfigSection::ReadInto.
-    std::function<std::unique_ptr<T>(const ConfigSection&, std::vector<std::string>& problems)> create;
+    std::function<std::unique_ptr<T>(const ConfigSection&, std::vector<std::string>& problems)>
+        create;
     /// The resolved section as TOML.
     std::function<std::string(const ConfigSection&)> dump;
   };
@@ -55,8 +57,9 @@ class Registry {
   }
   const Entry& Get(const std::string& kind, const std::string& name) const {
     const Entry* entry = Find(name);
-    if (!entry) throw Error(ErrorKind::kConfig, Str("unknown ", kind, " '", name, "'"),
-                            SuggestName(name, Names()));
+    if (!entry)
+      throw Error(ErrorKind::kConfig, Str("unknown ", kind, " '", name, "'"),
+                  SuggestName(name, Names()));
     return *entry;
   }
   /// With defaults, or from a section. Errors: kConfig listing every problem of the section.

@@ -22,11 +22,11 @@ class Rng {
   Rng(uint64_t run_seed, uint64_t trial_id, std::string_view purpose)
       : Rng(StreamSeed(run_seed, trial_id, purpose)) {}
 
-  uint64_t Next();                   ///< uniform over all 64-bit values
-  double Uniform();                  ///< in [0, 1), 53 random bits
+  uint64_t Next();   ///< uniform over all 64-bit values
+  double Uniform();  ///< in [0, 1), 53 random bits
   double Uniform(double low, double high);
-  double Normal();                   ///< mean 0, standard deviation 1 (polar method)
-  uint64_t Index(uint64_t count);    ///< uniform in [0, count), unbiased; count > 0
+  double Normal();                                  ///< mean 0, standard deviation 1 (polar method)
+  uint64_t Index(uint64_t count);                   ///< uniform in [0, count), unbiased; count > 0
   std::vector<int64_t> Permutation(int64_t count);  ///< Fisher-Yates of 0..count-1
 
   std::string SaveState() const;             ///< printable

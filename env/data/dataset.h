@@ -19,14 +19,14 @@ struct ImageSet {
 };
 
 struct DataConfig {
-  std::string name = "cifar10";     ///< cifar10, cifar100, mnist
-  std::string root = "data";        ///< folder; relative to the current directory
-  int64_t validation = 5000;        ///< training images held out for selection
-  std::vector<double> mean, std;    ///< per channel, of pixels in 0..1; empty = the data set's own
+  std::string name = "cifar10";   ///< cifar10, cifar100, mnist
+  std::string root = "data";      ///< folder; relative to the current directory
+  int64_t validation = 5000;      ///< training images held out for selection
+  std::vector<double> mean, std;  ///< per channel, of pixels in 0..1; empty = the data set's own
   std::string augmentation = "crop_flip";  ///< crop_flip (pad 4, horizontal flip), none
-  std::string seen = "";            ///< "train" when the given weights were trained on all training
-                                    ///< images: reports then say that validation is not held out
-  int64_t limit = 0;                ///< use only the first N training images (tests); 0 = all
+  std::string seen = "";  ///< "train" when the given weights were trained on all training
+                          ///< images: reports then say that validation is not held out
+  int64_t limit = 0;      ///< use only the first N training images (tests); 0 = all
 };
 Schema Describe(DataConfig& config);
 

@@ -11,8 +11,8 @@
 namespace espalier {
 
 enum class Init {
-  kTorchDefault,   ///< kaiming_uniform(a = sqrt 5) weights, uniform bias: torch.nn defaults
-  kKaimingNormal,  ///< normal, std = sqrt(2 / fan_in): He et al.; akamaster's CIFAR ResNets
+  kTorchDefault,         ///< kaiming_uniform(a = sqrt 5) weights, uniform bias: torch.nn defaults
+  kKaimingNormal,        ///< normal, std = sqrt(2 / fan_in): He et al.; akamaster's CIFAR ResNets
   kKaimingNormalFanOut,  ///< torchvision's ResNets and MobileNetV2
 };
 
@@ -62,8 +62,9 @@ class Builder {
   // Layers: `path` is the module's dotted name; parameters are path + ".weight" and so on.
   ValueId Conv2d(const std::string& path, ValueId x, int64_t in, int64_t out,
                  const ConvOptions& options = {});
-  ValueId BatchNorm2d(const std::string& path, ValueId x, int64_t channels, double eps = 1e-5,
-                      double momentum = 0.1);  ///< also for 1-d inputs (module type BatchNorm1d there)
+  ValueId BatchNorm2d(
+      const std::string& path, ValueId x, int64_t channels, double eps = 1e-5,
+      double momentum = 0.1);  ///< also for 1-d inputs (module type BatchNorm1d there)
   ValueId Linear(const std::string& path, ValueId x, int64_t in, int64_t out, bool bias = true);
   ValueId Relu(ValueId x, const std::string& path = {});
   ValueId Relu6(ValueId x, const std::string& path = {});

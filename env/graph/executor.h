@@ -17,7 +17,7 @@ struct Gate {
   int32_t arg = -1;
   int32_t element = 0;  ///< for list arguments
   int64_t axis = 1;
-  Tensor multiplier;    ///< [size of that axis]; may require grad
+  Tensor multiplier;  ///< [size of that axis]; may require grad
 };
 
 /// Called with a value right after it was computed (after in-place ops on it have NOT yet run).
@@ -41,8 +41,8 @@ class Binding {
 
  private:
   friend class Executor;
-  std::vector<Tensor> tensors_;  // by value id; undefined for results and inputs
-  std::vector<ArgEdit> edits_;   // sorted by op
+  std::vector<Tensor> tensors_;         // by value id; undefined for results and inputs
+  std::vector<ArgEdit> edits_;          // sorted by op
   std::vector<bool> identity_scatter_;  // by op: index_add that adds at every index in order
 };
 
@@ -73,9 +73,9 @@ class Executor {
  private:
   struct Step;
   const Graph& graph_;
-  std::vector<int32_t> last_use_;               // by value id: op after which it is freed
+  std::vector<int32_t> last_use_;                 // by value id: op after which it is freed
   std::vector<std::vector<ValueId>> free_after_;  // by op
-  std::vector<int32_t> mode_arg_;               // by op: index of the train flag, or -1
+  std::vector<int32_t> mode_arg_;                 // by op: index of the train flag, or -1
 };
 
 /// One forward of a network in eval mode: convenience for tests and tools.

@@ -29,16 +29,16 @@ using Arg = std::variant<ValueId, ValueList, ScalarList, c10::IValue>;
 
 /// One ATen operator call. Arguments stand in schema order and are complete (defaults filled in).
 struct Op {
-  std::string name;             ///< unique in the graph: "conv2d_3"
-  c10::OperatorHandle handle;   ///< executed by a boxed call
+  std::string name;            ///< unique in the graph: "conv2d_3"
+  c10::OperatorHandle handle;  ///< executed by a boxed call
   std::vector<Arg> args;
-  std::vector<ValueId> outputs; ///< one per returned tensor; list returns are flattened
-  bool returns_list = false;    ///< the op returns one Tensor[] (chunk, split)
-  std::string module_path;      ///< "layer1.0.conv1"; "" at the root
-  std::string module_type;      ///< "torch.nn.modules.conv.Conv2d"; may be empty
+  std::vector<ValueId> outputs;  ///< one per returned tensor; list returns are flattened
+  bool returns_list = false;     ///< the op returns one Tensor[] (chunk, split)
+  std::string module_path;       ///< "layer1.0.conv1"; "" at the root
+  std::string module_type;       ///< "torch.nn.modules.conv.Conv2d"; may be empty
 
-  std::string target() const;   ///< "aten::conv2d" or "aten::add.Tensor"
-  int ArgIndex(const std::string& argument) const;  ///< position in the schema; -1 when absent
+  std::string target() const;                           ///< "aten::conv2d" or "aten::add.Tensor"
+  int ArgIndex(const std::string& argument) const;      ///< position in the schema; -1 when absent
   ValueId ValueArg(const std::string& argument) const;  ///< kNoValue when absent, None or constant
   /// A constant argument. Errors: internal when it is absent or not constant.
   const c10::IValue& Constant(const std::string& argument) const;
@@ -47,9 +47,9 @@ struct Op {
 enum class ValueKind { kInput, kParameter, kBuffer, kConstant, kResult };
 
 struct Value {
-  std::string name;     ///< unique in the graph: "x", "p_conv1_weight", "relu_3"
+  std::string name;  ///< unique in the graph: "x", "p_conv1_weight", "relu_3"
   ValueKind kind = ValueKind::kResult;
-  std::string target;   ///< name in the ParameterStore for parameters, buffers and constants
+  std::string target;     ///< name in the ParameterStore for parameters, buffers and constants
   int32_t producer = -1;  ///< index of the op that makes it; -1 for inputs and stored tensors
 };
 
@@ -76,10 +76,10 @@ class ParameterStore {
   StoreKind Kind(const std::string& name) const;
   /// The first name under which this tensor was added: equal for tied names.
   const std::string& Canonical(const std::string& name) const;
-  void Set(const std::string& name, Tensor tensor);  ///< for every name tied to it
+  void Set(const std::string& name, Tensor tensor);                 ///< for every name tied to it
   const std::vector<std::string>& names() const { return names_; }  ///< ties included
   std::vector<std::string> CanonicalNames() const;                  ///< one per distinct tensor
-  ParameterStore Clone() const;  ///< deep copy, detached; ties kept, requires_grad cleared
+  ParameterStore Clone() const;    ///< deep copy, detached; ties kept, requires_grad cleared
   int64_t ParameterCount() const;  ///< elements of parameters, tied ones once; buffers not counted
   void SetRequiresGrad(bool on);   ///< floating parameters only
   ParameterStore To(at::Device device) const;

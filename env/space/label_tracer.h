@@ -21,7 +21,7 @@ struct CoordinateAxis {
   MemberRole role = MemberRole::kChannel;
   int64_t first = 0;  ///< id of coordinate 0
   int64_t count = 0;
-  int64_t runs = 1;       ///< equal runs that must keep equal counts: rows of a grouped convolution
+  int64_t runs = 1;      ///< equal runs that must keep equal counts: rows of a grouped convolution
   bool is_root = false;  ///< weight rows of a convolution or linear: where units are born
   std::string layer;     ///< module path of the op that reads it
 };
@@ -73,8 +73,7 @@ class LabelTracer {
   void Set(ValueId value, Tensor ids) { labels_[static_cast<size_t>(value)].ids = std::move(ids); }
   /// The axis' coordinates, minted at first use. `value` must be a stored tensor.
   CoordinateAxis& StoredAxis(ValueId value, int64_t axis, MemberRole role, bool is_root,
-                                   const std::string& layer, int64_t blocks = 1,
-                                   int64_t count = -1);
+                             const std::string& layer, int64_t blocks = 1, int64_t count = -1);
   const CoordinateAxis& PaddingAxis(int64_t count, const std::string& layer);
   void Union(int64_t a, int64_t b);
   void Pin(int64_t id, const std::string& reason);

@@ -40,8 +40,8 @@ Outcome RunEspalier(const std::vector<std::string>& arguments);
 /// colour pattern under noise, so that a few epochs learn something.
 void MakeFakeCifar10(const std::filesystem::path& root, int64_t train);
 
-/// A data set, weights trained on it for four epochs, and a config that prunes them in seconds. Made
-/// once per process.
+/// A data set, weights trained on it for four epochs, and a config that prunes them in seconds.
+/// Made once per process.
 struct TinyProject {
   std::filesystem::path folder, data, weights, config;
 };
