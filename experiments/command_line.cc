@@ -241,6 +241,17 @@ void Print(const std::string& text) {
 
 void PrintJson(const nlohmann::ordered_json& data) { Print(data.dump() + "\n"); }
 
+bool TextTable::IsNumeric(size_t column) const {
+  bool any = false;
+  for (size_t row = has_header_ ? 1 : 0; row < rows_.size(); ++row) {
+    if (column >= rows_[row].size() || rows_[row][column].empty()) continue;
+    const unsigned char first = static_cast<unsigned char>(rows_[row][column][0]);
+    if (!std::isdigit(first) && first != '-' && first != '+' && first != '.') return false;
+    any = true;
+  }
+  return any;
+}
+
 std::string TextTable::Text(const std::string& indent) const {
   std::vector<size_t> widths;
   const auto width_of = [](const std::string& cell) {  // code points, not bytes
@@ -252,15 +263,15 @@ std::string TextTable::Text(const std::string& indent) const {
       if (widths.size() <= column) widths.push_back(0);
       widths[column] = std::max(widths[column], width_of(row[column]));
     }
+  std::vector<bool> numeric;
+  for (size_t column = 0; column < widths.size(); ++column) numeric.push_back(IsNumeric(column));
   std::string text;
   for (const auto& row : rows_) {
     std::string out = indent;
     for (size_t column = 0; column < row.size(); ++column) {
       const std::string& cell = row[column];
       const std::string pad(widths[column] - width_of(cell), ' ');
-      const bool number = !cell.empty() && (std::isdigit(static_cast<unsigned char>(cell[0])) ||
-                                            cell[0] == '-' || cell[0] == '+' || cell[0] == '.');
-      out += number ? pad + cell : cell + pad;
+      out += numeric[column] ? pad + cell : cell + pad;
       out += "  ";
     }
     out.erase(out.find_last_not_of(' ') + 1);

@@ -87,18 +87,20 @@ void PrintJson(const nlohmann::ordered_json& data);
 /// Text on stdout: the data of a command without --json.
 void Print(const std::string& text);
 
-/// Columns padded to their widest cell; numbers (cells starting with a digit, sign or dot) flush
-/// right.
+/// Columns padded to their widest cell; columns of numbers flush right.
 class TextTable {
  public:
   explicit TextTable(std::vector<std::string> header) {  ///< {} = no header line
-    if (!header.empty()) rows_.push_back(std::move(header));
+    has_header_ = !header.empty();
+    if (has_header_) rows_.push_back(std::move(header));
   }
   void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   std::string Text(const std::string& indent = "") const;
 
  private:
+  bool IsNumeric(size_t column) const;
   std::vector<std::vector<std::string>> rows_;
+  bool has_header_;
 };
 
 std::string Percent(double fraction, int digits = 2);  ///< "91.25 %"

@@ -85,11 +85,11 @@ int RunDoctor(const Arguments& arguments) {
     for (const auto& [name, value] : facts.items()) {
       if (value.is_object())
         for (const auto& [inner, text] : value.items())
-          table.Add({name + " " + inner, " " + text.get<std::string>()});
+          table.Add({name + " " + inner, text.get<std::string>()});
       else if (value.is_number_float())
-        table.Add({name, " " + Fixed(value.get<double>(), 1)});
+        table.Add({name, Fixed(value.get<double>(), 1)});
       else
-        table.Add({name, " " + (value.is_string() ? value.get<std::string>() : value.dump())});
+        table.Add({name, (value.is_string() ? value.get<std::string>() : value.dump())});
     }
     Print(table.Text());
   }

@@ -73,6 +73,7 @@ std::vector<Kind> AllKinds() {
                    SectionSheet<ControlsConfig>("controls", "strategies to compare with"),
                    SectionSheet<RunSettings>("run", "seed, folder and device")};
   return {{"strategies", "search methods: [strategy] name", RegistrySheets<Strategy>()},
+          {"criteria", "scores of units: which ones stay", RegistrySheets<Criterion>()},
           std::move(models),
           std::move(tables)};
 }
@@ -105,8 +106,10 @@ std::string SheetText(const std::string& kind, const Sheet& sheet) {
 const Kind& FindKind(const std::vector<Kind>& kinds, const std::string& name) {
   std::vector<std::string> names;
   for (const auto& kind : kinds) {
-    const std::string singular =
-        kind.name == "strategies" ? "strategy" : kind.name.substr(0, kind.name.size() - 1);
+    const std::string singular = kind.name == "strategies" ? "strategy"
+                                 : kind.name == "criteria"
+                                     ? "criterion"
+                                     : kind.name.substr(0, kind.name.size() - 1);
     if (name == kind.name || name == singular) return kind;
     names.push_back(kind.name);
   }

@@ -98,11 +98,14 @@ TEST(ErrorTextUnit, FollowsTheHouseForm) {
   EXPECT_EQ(DescribeFailure(std::make_exception_ptr(std::runtime_error("x"))).exit_code, 1);
 }
 
-TEST(TextTableUnit, AlignsTextLeftAndNumbersRight) {
-  TextTable table({"name", "n"});
-  table.Add({"a", "1"});
-  table.Add({"long", "22"});
-  EXPECT_EQ(table.Text(), "name  n\na      1\nlong  22\n");
+TEST(TextTableUnit, ColumnsOfNumbersAreFlushRight) {
+  TextTable table({"name", "n", "meaning"});
+  table.Add({"a", "1", "one"});
+  table.Add({"long", "22", "2 times 11"});
+  EXPECT_EQ(table.Text(), "name   n  meaning\na      1  one\nlong  22  2 times 11\n");
+  TextTable bare({});
+  bare.Add({"x", "5"});
+  EXPECT_EQ(bare.Text("- "), "- x  5\n");
 }
 
 }  // namespace
