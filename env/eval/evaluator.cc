@@ -18,11 +18,12 @@ at::Device DeviceOf(const ParameterStore& store) {
   return at::kCPU;
 }
 
-Network Rewrite(const Network& network, int64_t* fused) {
+Network Rewrite(const Network& network, at::ScalarType dtype, int64_t* fused) {
   InferenceRewrite rewrite(network);
   rewrite.FoldBatchNorm();
   rewrite.UseChannelsLast();
   if (DeviceOf(network.store).is_cpu()) rewrite.FuseConvolutions();
+  if (dtype != at::kFloat) rewrite.CastTo(dtype);
   *fused = rewrite.fused_ops();
   return rewrite.Take();
 }
@@ -34,12 +35,14 @@ InferenceNetwork::Compiled::Compiled(Network rewritten)
       executor(network.graph),
       binding(executor.Bind(network.store)) {}
 
-InferenceNetwork::InferenceNetwork(const Network& network)
-    : compiled_(std::make_shared<const Compiled>(Rewrite(network, &fused_))) {}
+InferenceNetwork::InferenceNetwork(const Network& network, at::ScalarType dtype)
+    : dtype_(dtype),
+      compiled_(std::make_shared<const Compiled>(Rewrite(network, dtype, &fused_))) {}
 
 Tensor InferenceNetwork::Run(const Tensor& input) const {
   const at::NoGradGuard no_grad;
-  const Tensor images = input.dim() == 4 ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
+  Tensor images = input.dim() == 4 ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
+  if (dtype_ != at::kFloat && images.is_floating_point()) images = images.to(dtype_);
   return compiled_->executor.Run(compiled_->binding, {images}).front();
 }
 
@@ -56,7 +59,7 @@ Accuracy Evaluate(const Network& network, const Splits& splits, const ImageSet& 
   std::optional<InferenceNetwork> fast;
   const Executor plain(network.graph);
   const Binding binding = plain.Bind(network.store);
-  if (options.fast) fast.emplace(network);
+  if (options.fast) fast.emplace(network, options.dtype);
 
   const auto start = std::chrono::steady_clock::now();
   Tensor correct = at::zeros({}, at::device(device).dtype(at::kLong));

@@ -356,6 +356,13 @@ bool InferenceRewrite::FuseAddition(int32_t index) {
   return true;
 }
 
+void InferenceRewrite::CastTo(at::ScalarType dtype) {
+  for (const std::string& name : network_.store.CanonicalNames()) {
+    const Tensor& tensor = network_.store.Get(name);
+    if (tensor.is_floating_point()) network_.store.Set(name, tensor.to(dtype));
+  }
+}
+
 Network InferenceRewrite::Take() {
   std::vector<Op> kept;
   for (size_t i = 0; i < graph_.ops.size(); ++i)

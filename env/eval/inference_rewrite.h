@@ -27,6 +27,9 @@ class InferenceRewrite {
   /// index_add scatters into its trunk gets zero rows instead where that is cheap.
   void FuseConvolutions();
 
+  /// All floating tensors to this type; the last pass.
+  void CastTo(at::ScalarType dtype);
+
   int64_t fused_ops() const { return fused_; }  ///< ops that became part of another
   Network Take();                               ///< the rewritten network; ends the rewrite
 

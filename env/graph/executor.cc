@@ -33,9 +33,35 @@ int32_t FindModeArg(const Op& op) {
   return -1;
 }
 
-bool IsArange(const Tensor& index) {
-  if (!index.defined() || index.dim() != 1 || index.scalar_type() != at::kLong) return false;
-  return at::equal(index, at::arange(index.numel(), index.options()));
+/// What an index_add with this index does, see Binding::scatter_.
+Tensor ScatterMatrix(const Tensor& index, const c10::IValue& dim) {
+  if (!index.defined() || index.dim() != 1 || index.scalar_type() != at::kLong) return {};
+  if (at::equal(index, at::arange(index.numel(), index.options()))) return at::ones({});
+  if (!index.is_cpu() || dim.toInt() != 1 || index.numel() == 0) return {};
+  const int64_t channels = index.max().item<int64_t>() + 1;
+  return at::zeros({channels, index.numel(), 1, 1})
+      .index_put_({index, at::arange(index.numel())}, at::ones({}));
+}
+
+/// index_add(trunk, dim, index, branch, alpha) in a faster way where there is one: a plain addition
+/// when it adds at every index in order; on CPU a 1x1 convolution with zeros and ones, which is
+/// exact and, unlike index_add's loop over channels, fast in channels_last and in its gradient.
+bool FastScatter(const Tensor& matrix, std::vector<c10::IValue>& stack) {
+  if (!matrix.defined()) return false;
+  const Tensor &trunk = stack[0].toTensor(), &branch = stack[3].toTensor();
+  if (matrix.dim() == 0) {
+    if (trunk.size(stack[1].toInt()) != stack[2].toTensor().numel()) return false;
+    stack = {at::add(trunk, branch, stack[4].toScalar())};
+    return true;
+  }
+  const at::ScalarType dtype = branch.scalar_type();
+  const int64_t lacking = branch.dim() == 4 ? trunk.size(1) - matrix.size(0) : -1;
+  if (lacking < 0 || !branch.is_cpu() || stack[4].toScalar().toDouble() != 1 ||
+      trunk.scalar_type() != dtype || (dtype != at::kFloat && dtype != at::kBFloat16))
+    return false;
+  const Tensor weight = at::constant_pad_nd(matrix, {0, 0, 0, 0, 0, 0, 0, lacking}).to(dtype);
+  stack = {at::add(trunk, at::conv2d(branch, weight.contiguous(at::MemoryFormat::ChannelsLast)))};
+  return true;
 }
 
 bool ElementsAreOptional(const c10::Argument& argument) {
@@ -89,12 +115,13 @@ Binding Executor::Bind(const ParameterStore& store, std::vector<ArgEdit> edits) 
   std::sort(edits.begin(), edits.end(),
             [](const ArgEdit& a, const ArgEdit& b) { return a.op < b.op; });
   binding.edits_ = std::move(edits);
-  binding.identity_scatter_.assign(graph_.ops.size(), false);
+  binding.scatter_.resize(graph_.ops.size());
   for (size_t i = 0; i < graph_.ops.size(); ++i) {
     const Op& op = graph_.ops[i];
     if (op.handle.operator_name().name != "aten::index_add") continue;
     const ValueId index = op.ValueArg("index");
-    binding.identity_scatter_[i] = index != kNoValue && IsArange(binding.tensor(index));
+    if (index != kNoValue)
+      binding.scatter_[i] = ScatterMatrix(binding.tensor(index), op.Constant("dim"));
   }
   return binding;
 }
@@ -215,12 +242,7 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
     for (; edit != binding.edits_.end() && edit->op == index; ++edit)
       stack[static_cast<size_t>(edit->arg)] = edit->value;
     try {
-      // Scattering into every index in order is a plain addition, and far cheaper.
-      if (binding.identity_scatter_[i] &&
-          stack[0].toTensor().size(stack[1].toInt()) == stack[2].toTensor().numel())
-        stack = {at::add(stack[0].toTensor(), stack[3].toTensor(), stack[4].toScalar())};
-      else
-        op.handle.callBoxed(stack);
+      if (!FastScatter(binding.scatter_[i], stack)) op.handle.callBoxed(stack);
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& error) {

@@ -41,9 +41,11 @@ class Binding {
 
  private:
   friend class Executor;
-  std::vector<Tensor> tensors_;         // by value id; undefined for results and inputs
-  std::vector<ArgEdit> edits_;          // sorted by op
-  std::vector<bool> identity_scatter_;  // by op: index_add that adds at every index in order
+  std::vector<Tensor> tensors_;  // by value id; undefined for results and inputs
+  std::vector<ArgEdit> edits_;   // sorted by op
+  /// By op: an index_add over channels as a 0/1 matrix [C, kept, 1, 1]; a single number when it
+  /// adds at every index in order; undefined otherwise.
+  std::vector<Tensor> scatter_;
 };
 
 struct RunOptions {

@@ -73,7 +73,9 @@ json MeasureEvaluation(std::istream& in) {
   in >> model >> batch >> images >> path;
   const Splits splits = NoiseSplits(images);
   const Accuracy accuracy = Evaluate(BuildModel(model), splits, splits.train(),
-                                     {.batch_size = batch, .fast = path == "fast"});
+                                     {.batch_size = batch,
+                                      .fast = path != "plain",
+                                      .dtype = path == "bf16" ? at::kBFloat16 : at::kFloat});
   return {{"seconds", accuracy.seconds / static_cast<double>(images)}};
 }
 

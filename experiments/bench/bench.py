@@ -134,6 +134,12 @@ def eager_evaluation(batch, count):
     return timed(step, count // batch) / batch
 
 
+def matmul_rate():
+    """Multiply-adds a second of a 2048^3 product: what this machine's arithmetic allows."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    return 2048 ** 3 / min(timed(lambda: a @ b, 1) for _ in range(5))
+
+
 def timed(step, steps):
     step()
     start = time.perf_counter()
@@ -195,10 +201,15 @@ def bench_eval(report, espalier, args):
     t = in_turns(args.rounds, {
         "eager contiguous": lambda: eager_evaluation(batch, count),
         "fast": lambda: espalier.measure("eval", "resnet56", batch, count, "fast")["seconds"],
+        "fast bf16": lambda: espalier.measure("eval", "resnet56", batch, count, "bf16")["seconds"],
         "plain": lambda: espalier.measure("eval", "resnet56", batch, count, "plain")["seconds"]})
     for name, seconds in t.items():
         report.add(f"evaluation, ResNet-56, batch {batch}: {name}", 1 / seconds, "images/s")
     report.add("  fast / eager contiguous", t["eager contiguous"] / t["fast"], "x", 2.0, False)
+    report.add("  fast bf16 / eager contiguous", t["eager contiguous"] / t["fast bf16"], "x", 2.0,
+               False)
+    report.add("  fast, multiply-adds", 0.12575 / t["fast"], "G/s")
+    report.add("  large fp32 matrix product, for comparison", matmul_rate() / 1e9, "G/s")
 
 
 def bench_autobot(report, espalier, args):

@@ -230,6 +230,18 @@ TEST(InferenceResnetUnit, OnlyConvolutionsShortcutsAndTheHeadAreLeft) {
   EXPECT_EQ(CountOps(fast.network(), kInPlace), 9);
 }
 
+TEST(InferenceResnetUnit, Bfloat16KeepsTheOutputsToItsPrecision) {
+  const Network network = BuildModel("resnet20");
+  const InferenceNetwork exact(network), coarse(network, at::kBFloat16);
+  Rng rng(4);
+  const Tensor images = Normal({4, 3, 32, 32}, rng);
+  const Tensor expected = exact.Run(images), found = coarse.Run(images);
+  EXPECT_EQ(found.scalar_type(), at::kBFloat16);
+  const Tensor error = (found.to(at::kFloat) - expected).abs().max() / expected.abs().max();
+  EXPECT_LT(error.item<double>(), 0.05);
+  EXPECT_GT(error.item<double>(), 0);  // it did run in bfloat16
+}
+
 struct Case {
   const char* model;
   ModelOptions options;

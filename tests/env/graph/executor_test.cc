@@ -110,6 +110,22 @@ TEST(ExecutorUnit, IdentityScatterEqualsIndexAdd) {
       at::equal(Forward(partial, in), at::index_add(in, 1, partial.store.Get("index"), in)));
 }
 
+TEST(ExecutorUnit, ScatteringFewerChannelsEqualsIndexAddAndItsGradient) {
+  Builder b("scatter", 1);
+  const ValueId trunk = b.Input("trunk", {2, 6, 3, 3}), branch = b.Input("branch", {2, 2, 3, 3});
+  const ValueId index = b.Buffer("index", at::tensor({4, 1}));  // channel 5 is above them all
+  const Network net = b.Finish(
+      {b.Call("aten::index_add", "",
+              {{"self", trunk}, {"dim", c10::IValue(1)}, {"index", index}, {"source", branch}})});
+  const Tensor x = at::randn({2, 6, 3, 3}), y = at::randn({2, 2, 3, 3}).requires_grad_();
+  const Executor executor(net.graph);
+  const Tensor sum = executor.Run(executor.Bind(net.store), {x, y}).front();
+  EXPECT_TRUE(at::equal(sum, at::index_add(x, 1, net.store.Get("index"), y)));
+  const Tensor slope = at::randn({2, 6, 3, 3});
+  sum.backward(slope);
+  EXPECT_TRUE(at::equal(y.grad(), slope.index_select(1, net.store.Get("index"))));
+}
+
 TEST(ExecutorUnit, NamesOpModuleAndShapesWhenAnOpFails) {
   const Network net = TinyNet();
   try {
