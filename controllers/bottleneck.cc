@@ -10,13 +10,15 @@ namespace espalier {
 Bottleneck::Bottleneck(const Space& space, double initial, at::Device device, at::ScalarType dtype)
     : groups_(static_cast<int64_t>(space.groups().size())) {
   const int64_t units = space.total_units();
-  std::map<std::vector<int32_t>, int64_t> known;  // unit vector -> slice
+  std::map<std::pair<std::vector<int32_t>, std::vector<int64_t>>, int64_t> known;  // -> slice
   std::vector<int64_t> gather;
   std::vector<uint8_t> used(static_cast<size_t>(units), 0);
   for (const ReadPoint& read : space.reads()) {
-    const auto [found, is_new] = known.emplace(read.unit, static_cast<int64_t>(known.size()));
+    const auto [found, is_new] = known.emplace(
+        std::pair(read.unit, read.shape), static_cast<int64_t>(known.size()));
     if (is_new) {
       slice_sizes_.push_back(static_cast<int64_t>(read.unit.size()));
+      slice_shapes_.push_back(read.shape);
       for (const int32_t unit : read.unit) gather.push_back(unit < 0 ? units : unit);
     }
     for (const int32_t unit : read.unit) {
@@ -29,6 +31,17 @@ Bottleneck::Bottleneck(const Space& space, double initial, at::Device device, at
                      .multiplier = {}};
     reads_.push_back({place, found->second});
   }
+
+  std::vector<int64_t> parents;  // units = none
+  bool nested = false;
+  for (int64_t unit = 0; unit < units; ++unit) {
+    const int32_t parent = space.parent_of_unit(unit);
+    parents.push_back(parent < 0 ? units : parent);
+    if (parent < 0 || !used[static_cast<size_t>(unit)]) continue;
+    used[static_cast<size_t>(parent)] = 1;  // a head is read with its dims
+    nested = true;
+  }
+  if (nested) parents_ = at::tensor(parents, at::kLong).to(device);
 
   std::vector<int64_t> group_of_unit;
   std::vector<bool> group_used;
@@ -63,12 +76,17 @@ Tensor Bottleneck::Lambda() const {
 std::vector<Gate> Bottleneck::Gates(const Tensor& lambda) const {
   if (reads_.empty()) return {};
   const Tensor open = at::ones({1}, lambda.options());  // units that cannot be pruned
-  const Tensor all = at::cat({lambda, open}).index_select(0, gather_);
+  const Tensor own = at::cat({lambda, open});
+  const Tensor effective =
+      parents_.defined() ? at::cat({lambda * own.index_select(0, parents_), open}) : own;
+  const Tensor all = effective.index_select(0, gather_);
   const std::vector<Tensor> slices = all.split_with_sizes(slice_sizes_);
   std::vector<Gate> gates;
   for (const Read& read : reads_) {
     gates.push_back(read.place);
-    gates.back().multiplier = slices[static_cast<size_t>(read.slice)];
+    const auto& shape = slice_shapes_[static_cast<size_t>(read.slice)];
+    const Tensor& slice = slices[static_cast<size_t>(read.slice)];
+    gates.back().multiplier = shape.empty() ? slice : slice.view(shape);
   }
   return gates;
 }

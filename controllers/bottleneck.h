@@ -52,6 +52,8 @@ class Bottleneck {
   Tensor binary_weight_;  // [units] float64, CPU: 1 / (K C_k), 0 where unused
   Tensor gather_;         // [sum of slice sizes] into lambda with a 1 appended
   std::vector<int64_t> slice_sizes_;
+  std::vector<std::vector<int64_t>> slice_shapes_;  // empty: along one axis
+  Tensor parents_;                                  // by unit; undefined when no unit has one
   std::vector<Read> reads_;
 };
 

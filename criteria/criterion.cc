@@ -38,9 +38,10 @@ Tensor AxisFirst(const Tensor& weight, const Member& member) {
 Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& stored) {
   const Tensor weight = stored.detach().to(at::kCPU, at::kDouble);
   const auto wanted = static_cast<int64_t>(member.indices.size());
-  ESPALIER_CHECK(wanted == group.units * member.per_unit, "group '", group.name, "', member '",
-                 member.parameter, "': ", wanted, " indices for ", group.units, " units of ",
-                 member.per_unit);
+  const int64_t first = member.first_unit, count = member.units();
+  ESPALIER_CHECK(wanted == count * member.per_unit && first >= 0 && first + count <= group.units,
+                 "group '", group.name, "', member '", member.parameter, "': ", wanted,
+                 " indices of ", member.per_unit, " a unit from unit ", first, " of ", group.units);
   if (member.axis >= weight.dim()) {
     throw Error(ErrorKind::kModel,
                 Str("group '", group.name, "': '", member.parameter, "' has ", weight.dim(),
@@ -56,7 +57,11 @@ Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& store
                     index.max().item<int64_t>()),
                 "weights of another network?");
   }
-  return coordinates.index_select(0, index).reshape({group.units, -1}).contiguous();
+  const Tensor slices = coordinates.index_select(0, index).reshape({count, -1});
+  if (count == group.units) return slices.contiguous();
+  // Units this tensor does not touch (the queries' dims of a value projection) have zeros here; they
+  // compete within blocks, which are all of one kind.
+  return at::constant_pad_nd(slices, {0, 0, first, group.units - first - count}).contiguous();
 }
 
 }  // namespace

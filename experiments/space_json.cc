@@ -62,6 +62,8 @@ ordered_json SpaceToJson(const Space& space, const CostModel& cost) {
       members.push_back({{"parameter", member.parameter},
                          {"axis", member.axis},
                          {"role", RoleName(member.role)},
+                         {"first_unit", member.first_unit},
+                         {"units", member.units()},
                          {"per_unit", member.per_unit},
                          {"blocks", member.blocks}});
     json["groups"].push_back({{"name", group.name},

@@ -185,13 +185,20 @@ const std::vector<CostModel::Term>& CostModel::Terms(CostKind kind, Convention c
 
 namespace {
 
-std::vector<double> AxisValues(const std::vector<AxisCount>& axes, std::span<const double> kept) {
+std::vector<double> AxisValues(const std::vector<AxisCount>& axes,
+                               const std::vector<int64_t>& units, std::span<const double> kept) {
   std::vector<double> counts;
   counts.reserve(axes.size());
   for (const AxisCount& axis : axes) {
     double count = static_cast<double>(axis.constant);
-    for (const auto& [group, multiplicity] : axis.terms)
-      count += static_cast<double>(multiplicity) * kept[static_cast<size_t>(group)];
+    for (const AxisTerm& term : axis.terms) {
+      double part = static_cast<double>(term.times) * kept[static_cast<size_t>(term.group)] /
+                    static_cast<double>(term.per);
+      if (term.parent >= 0)
+        part = part * kept[static_cast<size_t>(term.parent)] /
+               static_cast<double>(units[static_cast<size_t>(term.parent)]);
+      count += part;
+    }
     counts.push_back(count);
   }
   return counts;
@@ -203,7 +210,7 @@ double CostModel::Evaluate(CostKind kind, Convention convention,
                            std::span<const double> kept) const {
   ESPALIER_CHECK(kept.size() == units_.size(), kept.size(), " counts for ", units_.size(),
                  " groups");
-  const std::vector<double> counts = AxisValues(axes_, kept);
+  const std::vector<double> counts = AxisValues(axes_, units_, kept);
   double total = 0;
   for (const Term& term : Terms(kind, convention)) {
     double product = term.coefficient;
@@ -226,7 +233,7 @@ Cost CostModel::Full(Convention convention) const {
 
 std::vector<double> CostModel::Gradient(CostKind kind, Convention convention,
                                         std::span<const double> kept) const {
-  const std::vector<double> counts = AxisValues(axes_, kept);
+  const std::vector<double> counts = AxisValues(axes_, units_, kept);
   std::vector<double> by_axis(axes_.size(), 0);
   for (const Term& term : Terms(kind, convention))
     for (size_t i = 0; i < term.axes.size(); ++i) {
@@ -237,8 +244,19 @@ std::vector<double> CostModel::Gradient(CostKind kind, Convention convention,
     }
   std::vector<double> gradient(units_.size(), 0);
   for (size_t axis = 0; axis < axes_.size(); ++axis)
-    for (const auto& [group, multiplicity] : axes_[axis].terms)
-      gradient[static_cast<size_t>(group)] += static_cast<double>(multiplicity) * by_axis[axis];
+    for (const AxisTerm& term : axes_[axis].terms) {
+      const double slope =
+          by_axis[axis] * static_cast<double>(term.times) / static_cast<double>(term.per);
+      if (term.parent < 0) {
+        gradient[static_cast<size_t>(term.group)] += slope;
+        continue;
+      }
+      const auto all = static_cast<double>(units_[static_cast<size_t>(term.parent)]);
+      gradient[static_cast<size_t>(term.group)] +=
+          slope * kept[static_cast<size_t>(term.parent)] / all;
+      gradient[static_cast<size_t>(term.parent)] +=
+          slope * kept[static_cast<size_t>(term.group)] / all;
+    }
   return gradient;
 }
 
@@ -257,7 +275,7 @@ Tensor CostModel::Evaluate(CostKind kind, Convention convention, const Tensor& k
 
 std::vector<CostModel::OpCost> CostModel::PerOp(Convention convention,
                                                 std::span<const double> kept) const {
-  const std::vector<double> counts = AxisValues(axes_, kept);
+  const std::vector<double> counts = AxisValues(axes_, units_, kept);
   std::map<int32_t, double> by_op;
   for (const Term& term : Terms(CostKind::kMacs, convention)) {
     double product = term.coefficient;

@@ -121,8 +121,8 @@ void RecalibrateBatchNorm(Network& network, const Splits& splits, int64_t batche
     std::vector<ArgEdit> edits;
     for (const int32_t norm : norms) {
       const Op& op = network.graph.ops[static_cast<size_t>(norm)];
-      edits.push_back({norm, op.ArgIndex("training"), true});
-      edits.push_back({norm, op.ArgIndex("momentum"), momentum});
+      edits.push_back({norm, op.ArgIndex("training"), c10::IValue(true)});
+      edits.push_back({norm, op.ArgIndex("momentum"), c10::IValue(momentum)});
     }
     const Binding binding = executor.Bind(store, std::move(edits));
     const int64_t epoch = batch / loader.batches_per_epoch();

@@ -143,8 +143,8 @@ struct Executor::Step {
     for (const Gated& known : gated)
       if (known.value == value && known.multiplier == key) return known.result;
     std::vector<int64_t> shape(static_cast<size_t>(input.dim()), 1);
-    shape[static_cast<size_t>(gate.axis)] = gate.multiplier.numel();
-    Tensor result = input * gate.multiplier.view(shape);
+    if (gate.axis >= 0) shape[static_cast<size_t>(gate.axis)] = gate.multiplier.numel();
+    Tensor result = input * (gate.axis >= 0 ? gate.multiplier.view(shape) : gate.multiplier);
     gated.push_back({value, key, result});
     return result;
   }
@@ -165,7 +165,10 @@ struct Executor::Step {
   }
 
   c10::IValue Argument(const Op& op, int32_t index, int32_t arg) {
-    const Arg& source = op.args[static_cast<size_t>(arg)];
+    return Argument(op, index, arg, op.args[static_cast<size_t>(arg)]);
+  }
+
+  c10::IValue Argument(const Op& op, int32_t index, int32_t arg, const Arg& source) {
     if (const auto* constant = std::get_if<c10::IValue>(&source)) return *constant;
     if (const auto* value = std::get_if<ValueId>(&source)) return Read(index, arg, 0, *value);
     if (const auto* scalars = std::get_if<ScalarList>(&source)) {
@@ -205,8 +208,10 @@ struct Executor::Step {
   }
 
   void Put(ValueId id, c10::IValue value) {
-    if (!taps.empty() && value.isTensor())
-      for (const Tap* tap : taps[static_cast<size_t>(id)]) tap->record(value.toTensor());
+    if (!taps.empty() && (value.isTensor() || value.isInt()))
+      for (const Tap* tap : taps[static_cast<size_t>(id)])
+        tap->record(value.isTensor() ? value.toTensor()
+                                     : at::scalar_tensor(value.toInt(), at::kLong));
     slots[static_cast<size_t>(id)] = std::move(value);
   }
 };
@@ -240,7 +245,7 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
       stack.push_back(step.Argument(op, index, static_cast<int32_t>(a)));
     if (mode_arg_[i] >= 0) stack[static_cast<size_t>(mode_arg_[i])] = options.mode == Mode::kTrain;
     for (; edit != binding.edits_.end() && edit->op == index; ++edit)
-      stack[static_cast<size_t>(edit->arg)] = edit->value;
+      stack[static_cast<size_t>(edit->arg)] = step.Argument(op, index, edit->arg, edit->value);
     try {
       if (!FastScatter(binding.scatter_[i], stack)) op.handle.callBoxed(stack);
     } catch (const c10::OutOfMemoryError&) {
@@ -284,6 +289,8 @@ std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch) {
   for (size_t id = 0; id < meta.size(); ++id)
     taps.push_back({static_cast<ValueId>(id), [&meta, id](const Tensor& tensor) {
                       meta[id] = {tensor.sizes().vec(), tensor.scalar_type()};
+                      const bool is_number = tensor.dim() == 0 && tensor.scalar_type() == at::kLong;
+                      if (is_number) meta[id].scalar = tensor.item<int64_t>();
                     }});
   const Executor executor(network.graph);
   executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,11 +17,12 @@ struct Gate {
   int32_t op = -1;
   int32_t arg = -1;
   int32_t element = 0;  ///< for list arguments
-  int64_t axis = 1;
+  int64_t axis = 1;   ///< -1: the multiplier has the argument's rank and broadcasts to it
   Tensor multiplier;  ///< [size of that axis]; may require grad
 };
 
 /// Called with a value right after it was computed (after in-place ops on it have NOT yet run).
+/// Computed sizes arrive as 0-dim int64 tensors.
 struct Tap {
   ValueId value;
   std::function<void(const Tensor&)> record;
@@ -31,7 +33,7 @@ struct Tap {
 struct ArgEdit {
   int32_t op = -1;
   int32_t arg = -1;
-  c10::IValue value;
+  Arg value;
 };
 
 /// Parameters by view: tensors of one candidate, resolved to slots. Cheap: holds handles.
@@ -88,6 +90,7 @@ Tensor Forward(const Network& network, const Tensor& input);
 struct ValueMeta {
   std::vector<int64_t> sizes;
   at::ScalarType dtype = at::kFloat;
+  std::optional<int64_t> scalar{};  ///< of a computed size
 };
 std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch);
 

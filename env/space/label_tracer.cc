@@ -5,10 +5,36 @@
 #include <algorithm>
 
 #include "env/base/error.h"
+#include "env/space/label_rules.h"
 
 namespace espalier {
+namespace {
 
-LabelTracer::LabelTracer(const Network& network)
+/// Larger stored tensors get no coordinate per element: a table of a whole vocabulary, say.
+constexpr int64_t kMostElements = int64_t{1} << 22;
+
+}  // namespace
+
+std::vector<int64_t> VaryingAxes(const Tensor& ids) {
+  std::vector<int64_t> axes;
+  for (int64_t d = 0; d < ids.dim(); ++d)
+    if (ids.size(d) > 1) axes.push_back(d);
+  return axes;
+}
+
+Tensor Compress(Tensor ids) {
+  for (int64_t d = 0; d < ids.dim(); ++d) {
+    if (ids.size(d) <= 1) continue;
+    const Tensor high = ids.amax(d, /*keepdim=*/true);
+    const Tensor equal = ids == high;
+    if (equal.all().item<bool>() ||
+        equal.logical_or(ids == 0).logical_and(high >= 0).all().item<bool>())
+      ids = high;
+  }
+  return ids;
+}
+
+LabelTracer::LabelTracer(Network& network)
     : network_(network), meta_(InferMeta(network, 1)), labels_(network.graph.values.size()) {
   Mint(1);  // id 0 means filler
 }
@@ -17,7 +43,8 @@ void LabelTracer::Run() {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < network_.graph.ops.size(); ++i)
     ApplyLabelRule(*this, static_cast<int32_t>(i));
-  for (const ValueId output : network_.graph.outputs) PinAll(labels(output), "network output");
+  for (const ValueId output : network_.graph.outputs)
+    PinAll(labels(output).ids, "network output");
 }
 
 int64_t LabelTracer::Mint(int64_t count) {
@@ -30,28 +57,63 @@ int64_t LabelTracer::Mint(int64_t count) {
   return first;
 }
 
+CoordinateAxis& LabelTracer::AddAxis(CoordinateAxis axis) {
+  axis.first = Mint(axis.count);
+  axes_.push_back(std::move(axis));
+  return axes_.back();
+}
+
+const std::string& LabelTracer::StoredName(ValueId value) const {
+  ESPALIER_CHECK(IsStored(value), "value ", value, " is not a stored tensor");
+  return network_.store.Canonical(network_.graph.values[static_cast<size_t>(value)].target);
+}
+
+const std::vector<int64_t>& LabelTracer::StoredSizes(const std::string& parameter) const {
+  for (size_t id = 0; id < meta_.size(); ++id)
+    if (const auto value = static_cast<ValueId>(id);
+        IsStored(value) && StoredName(value) == parameter)
+      return sizes(value);
+  ESPALIER_CHECK(false, "no value reads '", parameter, "'");
+}
+
 CoordinateAxis& LabelTracer::StoredAxis(ValueId value, int64_t axis, MemberRole role, bool is_root,
                                         const std::string& layer, int64_t blocks, int64_t count) {
-  ESPALIER_CHECK(IsStored(value), "value ", value, " is not a stored tensor");
-  const std::string& name =
-      network_.store.Canonical(network_.graph.values[static_cast<size_t>(value)].target);
+  const std::string& name = StoredName(value);
   const auto [entry, fresh] = stored_axes_.try_emplace({name, axis}, axes_.size());
-  if (fresh) {
-    const int64_t size = count >= 0 ? count : sizes(value)[static_cast<size_t>(axis)];
-    axes_.push_back({name, axis, blocks, role, Mint(size), size, 1, is_root, layer});
-  }
+  if (fresh)
+    AddAxis({.parameter = name,
+             .axis = axis,
+             .blocks = blocks,
+             .role = role,
+             .count = count >= 0 ? count : sizes(value)[static_cast<size_t>(axis)],
+             .is_root = is_root,
+             .layer = layer});
   CoordinateAxis& known = axes_[entry->second];
-  if (!fresh && known.blocks != blocks) {  // one tensor used with and without convolution groups
+  if (!fresh && known.blocks != blocks)  // one tensor used with and without convolution groups
     for (int64_t i = 0; i < known.count; ++i)
       Pin(known.first + i, Str("'", name, "' is used in several block structures"));
-  }
   known.is_root = known.is_root || is_root;
+  if (role == MemberRole::kProducer) known.role = role;
   return known;
 }
 
-const CoordinateAxis& LabelTracer::PaddingAxis(int64_t count, const std::string& layer) {
-  axes_.push_back({{}, 0, 1, MemberRole::kChannel, Mint(count), count, 1, false, layer});
-  return axes_.back();
+Tensor LabelTracer::StoredElements(ValueId value, const std::string& layer) {
+  int64_t count = 1;
+  for (const int64_t size : sizes(value)) count *= size;
+  if (count > kMostElements || count == 0) return {};
+  const auto [entry, fresh] = stored_axes_.try_emplace({StoredName(value), -1}, axes_.size());
+  if (fresh)
+    AddAxis({.kind = CoordinateAxis::Kind::kElements,
+             .parameter = StoredName(value),
+             .axis = -1,
+             .count = count,
+             .layer = layer});
+  const int64_t first = axes_[entry->second].first;
+  return at::arange(first, first + count, at::kLong).view(sizes(value));
+}
+
+const CoordinateAxis& LabelTracer::PhantomAxis(int64_t count, const std::string& layer) {
+  return AddAxis({.kind = CoordinateAxis::Kind::kPhantom, .count = count, .layer = layer});
 }
 
 void LabelTracer::Union(int64_t a, int64_t b) {
@@ -66,17 +128,19 @@ void LabelTracer::Pin(int64_t id, const std::string& reason) {
   pins_.push_back({id, entry->second});
 }
 
-void LabelTracer::PinAll(const Labels& labels, const std::string& reason) {
-  if (!labels.defined()) return;
-  const Tensor flat = labels.ids.reshape({-1}).contiguous();
-  const int64_t* ids = flat.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < flat.numel(); ++i) Pin(ids[i], reason);
+void LabelTracer::PinAll(const Tensor& ids, const std::string& reason) {
+  if (!ids.defined()) return;
+  const Tensor flat = ids.reshape({-1}).contiguous();
+  const int64_t* data = flat.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < flat.numel(); ++i) Pin(data[i], reason);
 }
 
-void LabelTracer::AddRead(int32_t op, const std::string& argument, int64_t axis,
-                          std::vector<int64_t> ids) {
-  const int arg = network_.graph.ops[static_cast<size_t>(op)].ArgIndex(argument);
-  reads_.push_back({op, arg, 0, axis, std::move(ids)});
+void LabelTracer::AddRead(int32_t op, int32_t arg, int32_t element, Tensor ids) {
+  reads_.push_back({op, arg, element, std::move(ids)});
+}
+
+void LabelTracer::AddRuns(std::vector<int64_t> ids, int64_t runs, std::string where) {
+  if (runs > 1) runs_.push_back({std::move(ids), runs, std::move(where)});
 }
 
 std::vector<int64_t> LabelTracer::AxisIds(ValueId value, int64_t axis, const std::string& where) {
@@ -87,6 +151,10 @@ std::vector<int64_t> LabelTracer::AxisIds(ValueId value, int64_t axis, const std
   rows = rows.reshape({rows.size(0), -1}).contiguous();  // [1 or count, rest]
   const int64_t* data = rows.const_data_ptr<int64_t>();
   const int64_t rest = rows.size(1);
+  if (rows.size(0) > 1 && rest > 1)
+    for (int64_t other = 0; other < all.ids.dim(); ++other)
+      if (other != axis && all.ids.size(other) > 1)
+        PinAll(Slabs(all.ids, {other}), Str(where, ": treats all of them alike"));
   std::vector<int64_t> ids(static_cast<size_t>(count), 0);
   for (int64_t i = 0; i < count; ++i) {
     const int64_t* row = data + (rows.size(0) == 1 ? 0 : i) * rest;
@@ -107,6 +175,54 @@ std::vector<int64_t> LabelTracer::AxisIds(ValueId value, int64_t axis, const std
     std::fill(ids.begin(), ids.end(), -1);
   }
   return ids;
+}
+
+Tensor LabelTracer::Slabs(const Tensor& ids, const std::vector<int64_t>& kept) {
+  std::vector<int64_t> order = kept, shape(static_cast<size_t>(ids.dim()), 1);
+  for (int64_t d = 0; d < ids.dim(); ++d)
+    if (std::find(kept.begin(), kept.end(), d) == kept.end()) order.push_back(d);
+  int64_t rows = 1;
+  for (const int64_t d : kept) {
+    shape[static_cast<size_t>(d)] = ids.size(d);
+    rows *= ids.size(d);
+  }
+  // Row-major over the kept axes in ascending order, whatever order they were named in.
+  ESPALIER_CHECK(std::is_sorted(kept.begin(), kept.end()), "axes not ascending");
+  const Tensor flat = ids.permute(order).reshape({rows, -1}).contiguous();
+  const int64_t* data = flat.const_data_ptr<int64_t>();
+  std::vector<int64_t> slabs;
+  for (int64_t row = 0; row < rows; ++row) {
+    std::vector<int64_t> members(data + row * flat.size(1), data + (row + 1) * flat.size(1));
+    bool rigid = false;
+    for (int64_t& id : members) {
+      rigid = rigid || id < 0;
+      if (id > 0) id = Find(id);
+    }
+    std::sort(members.begin(), members.end());
+    members.erase(std::unique(members.begin(), members.end()), members.end());
+    std::erase_if(members, [](int64_t id) { return id <= 0; });
+    if (rigid || members.empty()) {
+      slabs.push_back(rigid ? -1 : 0);
+    } else if (members.size() == 1) {
+      slabs.push_back(members.front());
+    } else {
+      const auto [entry, fresh] = slab_ids_.try_emplace(members, 0);
+      if (fresh) {
+        entry->second = AddAxis({.kind = CoordinateAxis::Kind::kSlab, .count = 1}).first;
+        slabs_[entry->second] = members;
+      }
+      slabs.push_back(entry->second);
+    }
+  }
+  return at::tensor(slabs, at::kLong).view(shape);
+}
+
+Tensor LabelTracer::Canonical(const Tensor& ids) {
+  Tensor found = ids.contiguous().clone();
+  int64_t* data = found.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < found.numel(); ++i)
+    if (data[i] > 0) data[i] = Find(data[i]);
+  return Compress(found);
 }
 
 Tensor LabelTracer::Along(int64_t rank, int64_t axis, const std::vector<int64_t>& ids) {
@@ -132,6 +248,22 @@ const CoordinateAxis& LabelTracer::AxisOf(int64_t id) const {
 const CoordinateAxis* LabelTracer::FindAxis(const std::string& parameter, int64_t axis) const {
   const auto found = stored_axes_.find({parameter, axis});
   return found == stored_axes_.end() ? nullptr : &axes_[found->second];
+}
+
+const CoordinateAxis* LabelTracer::FindElements(const std::string& parameter) const {
+  return FindAxis(parameter, -1);
+}
+
+ValueId LabelTracer::AddBuffer(const std::string& name, const Tensor& tensor) {
+  std::string stored = name;
+  for (int copy = 2; network_.store.Has(stored); ++copy) stored = Str(name, "_", copy);
+  network_.store.Add(stored, tensor, StoreKind::kBuffer);
+  std::string value_name = "b_" + stored;
+  std::replace(value_name.begin(), value_name.end(), '.', '_');
+  network_.graph.values.push_back({value_name, ValueKind::kBuffer, stored, -1});
+  meta_.push_back({tensor.sizes().vec(), tensor.scalar_type()});
+  labels_.emplace_back();
+  return static_cast<ValueId>(network_.graph.values.size() - 1);
 }
 
 }  // namespace espalier

@@ -13,35 +13,42 @@
 
 namespace espalier {
 
-/// A numbered run of coordinates: one axis of one stored tensor, or zero padding (no tensor).
+/// A numbered run of coordinates.
 struct CoordinateAxis {
-  std::string parameter;  ///< canonical name; empty for padding
+  enum class Kind {
+    kAxis,      ///< one axis of a stored tensor
+    kElements,  ///< every element of a stored tensor whose prunable axis is not known yet
+    kPhantom,   ///< zero padding or a constant made by an operator: no tensor, only literals follow
+    kSlab,      ///< one coordinate: a set of coordinates that vanish together, such as a head
+  };
+  Kind kind = Kind::kAxis;
+  std::string parameter{};  ///< canonical name; empty for phantoms and slabs
   int64_t axis = 0;
   int64_t blocks = 1;
   MemberRole role = MemberRole::kChannel;
   int64_t first = 0;  ///< id of coordinate 0
   int64_t count = 0;
-  int64_t runs = 1;      ///< equal runs that must keep equal counts: rows of a grouped convolution
-  bool is_root = false;  ///< weight rows of a convolution or linear: where units are born
-  std::string layer;     ///< module path of the op that reads it
+  bool is_root = false;  ///< where units are born: weight rows of a layer, columns of an embedding
+  std::string layer{};   ///< module path of the op that reads it
 };
 
 /// Labels of one value: an int64 tensor of the value's rank, with size 1 on axes along which the
 /// labels do not change. Entries: > 0 coordinate id, 0 filler (spatial zero padding), -1 data that
-/// cannot be cut. Undefined: all -1.
+/// cannot be cut. Undefined: all -1. Labels may run along several axes (heads and their dims).
 struct Labels {
   Tensor ids;
   bool defined() const { return ids.defined(); }
 };
 
 /// Runs a network's ops on labels instead of numbers and records which coordinates are coupled.
+/// Rewrites ops whose arguments could not follow a cut (chunk, strided slice, roll) in place.
 ///
 /// Source   label execution over the op stream: data movement runs itself, arithmetic unions,
 ///          contractions tie the input axis and mint fresh labels, unknown ops pin and say why.
 /// Cost     integer work on per-axis vectors; full-size label tensors only inside reshapes.
 class LabelTracer {
  public:
-  explicit LabelTracer(const Network& network);
+  explicit LabelTracer(Network& network);
   void Run();
 
   // Results.
@@ -56,55 +63,101 @@ class LabelTracer {
   };
   const std::vector<PinRecord>& pins() const { return pins_; }
   const std::vector<std::string>& reasons() const { return reasons_; }
+  /// An argument whose labels are read (or normalised): ids has the value's rank.
   struct Read {
     int32_t op, arg, element;
-    int64_t axis;
-    std::vector<int64_t> ids;
+    Tensor ids;
   };
   const std::vector<Read>& reads() const { return reads_; }
+  /// Ops that take a statistic over labels: normalisation, mean over channels.
+  const std::vector<Read>& norms() const { return norms_; }
+  /// `ids` split into equal runs of which every one must keep the same number.
+  struct Runs {
+    std::vector<int64_t> ids;
+    int64_t runs;
+    std::string where;
+  };
+  const std::vector<Runs>& runs() const { return runs_; }
+  /// Members of slab coordinates, by id.
+  const std::map<int64_t, std::vector<int64_t>>& slabs() const { return slabs_; }
+  /// Index buffers whose entries count in the coordinates of another value's axis.
+  struct Numbering {
+    std::string buffer;
+    ValueId value;
+    int64_t axis;
+  };
+  const std::vector<Numbering>& numberings() const { return numberings_; }
   const CoordinateAxis& AxisOf(int64_t id) const;
   const CoordinateAxis* FindAxis(const std::string& parameter, int64_t axis) const;
+  const CoordinateAxis* FindElements(const std::string& parameter) const;
+  const std::vector<int64_t>& StoredSizes(const std::string& parameter) const;
 
-  // For the rules (label_rules.cc).
-  const Network& network() const { return network_; }
+  // For the rules.
+  Network& network() { return network_; }
   const std::vector<int64_t>& sizes(ValueId value) const {
     return meta_[static_cast<size_t>(value)].sizes;
   }
+  const ValueMeta& MetaOf(ValueId value) const { return meta_[static_cast<size_t>(value)]; }
   void Set(ValueId value, Tensor ids) { labels_[static_cast<size_t>(value)].ids = std::move(ids); }
   /// The axis' coordinates, minted at first use. `value` must be a stored tensor.
   CoordinateAxis& StoredAxis(ValueId value, int64_t axis, MemberRole role, bool is_root,
                              const std::string& layer, int64_t blocks = 1, int64_t count = -1);
-  const CoordinateAxis& PaddingAxis(int64_t count, const std::string& layer);
+  /// One coordinate per element of a stored tensor, in its shape; undefined when it is too large.
+  Tensor StoredElements(ValueId value, const std::string& layer);
+  const CoordinateAxis& PhantomAxis(int64_t count, const std::string& layer);
   void Union(int64_t a, int64_t b);
   void Pin(int64_t id, const std::string& reason);
-  void PinAll(const Labels& labels, const std::string& reason);
-  void AddRead(int32_t op, const std::string& argument, int64_t axis, std::vector<int64_t> ids);
-  /// One id per index of `axis`; labels that differ over the other axes are unioned.
+  void PinAll(const Tensor& ids, const std::string& reason);
+  void AddRead(int32_t op, int32_t arg, int32_t element, Tensor ids);
+  void AddNorm(int32_t op, int32_t arg, Tensor ids) { norms_.push_back({op, arg, 0, ids}); }
+  void AddRuns(std::vector<int64_t> ids, int64_t runs, std::string where);
+  void AddNumbering(const std::string& buffer, ValueId value, int64_t axis) {
+    numberings_.push_back({buffer, value, axis});
+  }
+  /// One id per index of `axis`. Labels that differ over other axes are unioned, and what vanishes
+  /// as a slab of those axes is pinned: the reader is the same for all of them.
   std::vector<int64_t> AxisIds(ValueId value, int64_t axis, const std::string& where);
+  /// One slab per index of the `kept` axes (all others become size 1): -1 where it holds data that
+  /// cannot be cut, the id itself where there is only one.
+  Tensor Slabs(const Tensor& ids, const std::vector<int64_t>& kept);
+  /// Representatives instead of ids; axes along which they do not change become size 1.
+  Tensor Canonical(const Tensor& ids);
   /// [1, .., count, .., 1] labels that run along one axis.
   static Tensor Along(int64_t rank, int64_t axis, const std::vector<int64_t>& ids);
   static std::vector<int64_t> Ids(const CoordinateAxis& axis);
   bool IsStored(ValueId value) const {
     return value != kNoValue && !network_.graph.values[static_cast<size_t>(value)].target.empty();
   }
+  const std::string& StoredName(ValueId value) const;
+  /// A new buffer of the network and the value that reads it.
+  ValueId AddBuffer(const std::string& name, const Tensor& tensor);
 
  private:
   int64_t Mint(int64_t count);
+  CoordinateAxis& AddAxis(CoordinateAxis axis);
 
-  const Network& network_;
+  Network& network_;
   std::vector<ValueMeta> meta_;
   std::vector<Labels> labels_;       // by value
   std::deque<CoordinateAxis> axes_;  // a deque: references stay valid while it grows
-  std::map<std::pair<std::string, int64_t>, size_t> stored_axes_;
+  std::map<std::pair<std::string, int64_t>, size_t> stored_axes_;  // axis -1: elements
   std::vector<int64_t> rank_, parent_;
   boost::disjoint_sets<int64_t*, int64_t*> sets_{nullptr, nullptr};
   std::vector<PinRecord> pins_;
   std::vector<std::string> reasons_;
   std::map<std::string, int32_t> reason_ids_;
-  std::vector<Read> reads_;
+  std::vector<Read> reads_, norms_;
+  std::vector<Runs> runs_;
+  std::map<std::vector<int64_t>, int64_t> slab_ids_;  // members -> slab
+  std::map<int64_t, std::vector<int64_t>> slabs_;
+  std::vector<Numbering> numberings_;
 };
 
-/// Applies the rule of one op; ops without one pin what they read. In label_rules.cc.
-void ApplyLabelRule(LabelTracer& tracer, int32_t op_index);
+/// Axes along which compressed labels run.
+std::vector<int64_t> VaryingAxes(const Tensor& ids);
+
+/// Shrinks every axis along which the labels do not change to size 1. Filler (0) counts as equal to
+/// anything, so that spatial padding does not make a channel label run over space.
+Tensor Compress(Tensor ids);
 
 }  // namespace espalier

@@ -62,6 +62,14 @@ std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection) {
   return mask;
 }
 
+std::vector<uint8_t> EffectiveMask(const Space& space, const std::vector<uint8_t>& mask) {
+  std::vector<uint8_t> effective = mask;
+  for (size_t unit = 0; unit < mask.size(); ++unit)
+    if (const int32_t parent = space.parent_of_unit(static_cast<int64_t>(unit)); parent >= 0)
+      effective[unit] = mask[unit] && mask[static_cast<size_t>(parent)];
+  return effective;
+}
+
 namespace {
 
 void CheckSelection(const Space& space, const Selection& selection) {
@@ -93,11 +101,11 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
   std::map<std::pair<std::string, int64_t>, Removed> removed;
   for (size_t g = 0; g < space.groups().size(); ++g)
     for (const Member& member : space.groups()[g].members)
-      for (int64_t unit = 0; unit < space.groups()[g].units; ++unit) {
-        if (mask[static_cast<size_t>(space.unit_offset(g) + unit)]) continue;
+      for (int64_t u = 0; u < member.units(); ++u) {
+        if (mask[static_cast<size_t>(space.unit_offset(g) + member.first_unit + u)]) continue;
         Removed& axis = removed[{member.parameter, member.axis}];
         axis.blocks = member.blocks;
-        const auto first = member.indices.begin() + unit * member.per_unit;
+        const auto first = member.indices.begin() + u * member.per_unit;
         axis.indices.insert(first, first + member.per_unit);
       }
   for (const auto& [key, axis] : removed) {
@@ -115,83 +123,36 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
   }
 }
 
-/// Follows the integer literals that name a cut width.
-class LiteralEditor {
- public:
-  LiteralEditor(const Space& space, const std::vector<uint8_t>& mask)
-      : space_(space), mask_(mask) {}
+/// The new argument; entries that are computed stay as `current` has them.
+Arg EditValue(const LiteralEdit& edit, const Arg& current) {
+  if (!edit.is_list) return c10::IValue(edit.to.front());
+  const auto* computed = std::get_if<ScalarList>(&current);
+  if (computed == nullptr) return c10::IValue(edit.to);
+  if (computed->items.size() != edit.to.size())
+    throw Error(ErrorKind::kModel, Str("the plan edits '", edit.argument, "' of node '", edit.node,
+                                       "', which has ", computed->items.size(), " entries, not ",
+                                       edit.to.size()));
+  ScalarList list = *computed;
+  for (size_t i = 0; i < edit.to.size(); ++i)
+    if (edit.to[i] != kComputed) list.items[i] = edit.to[i];
+  return list;
+}
 
-  std::vector<LiteralEdit> Run() {
-    const auto& ops = space_.network().graph.ops;
-    for (size_t i = 0; i < ops.size(); ++i) {
-      const std::string& name = ops[i].handle.operator_name().name;
-      const auto index = static_cast<int32_t>(i);
-      if (name.starts_with("aten::conv") || name == "aten::_convolution") Groups(ops[i], index);
-      if (name == "aten::constant_pad_nd" || name == "aten::pad") Pads(ops[i], index);
-      if (name == "aten::view") Sizes(ops[i], index, "size");
-      if (name == "aten::reshape") Sizes(ops[i], index, "shape");
-    }
-    return std::move(edits_);
+/// Entries of an index buffer in the numbering of what is kept.
+Tensor Renumber(const Tensor& entries, const std::vector<int64_t>& kept) {
+  std::vector<int64_t> position(static_cast<size_t>(kept.back()) + 1, -1);
+  for (size_t i = 0; i < kept.size(); ++i)
+    position[static_cast<size_t>(kept[i])] = static_cast<int64_t>(i);
+  Tensor renumbered = entries.to(at::kLong).contiguous().clone();
+  int64_t* data = renumbered.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < renumbered.numel(); ++i) {
+    const bool known = data[i] >= 0 && data[i] <= kept.back();
+    if (!known || position[static_cast<size_t>(data[i])] < 0)
+      throw Error(ErrorKind::kModel,
+                  Str("the plan removes coordinate ", data[i], ", which an index still names"));
+    data[i] = position[static_cast<size_t>(data[i])];
   }
-
- private:
-  /// Kept coordinates among [first, first + count) of a value's axis.
-  int64_t Kept(ValueId value, size_t axis, int64_t first, int64_t count) const {
-    const auto& units = space_.values()[static_cast<size_t>(value)].unit[axis];
-    if (units.empty()) return count;
-    int64_t kept = 0;
-    for (int64_t i = first; i < first + count; ++i) {
-      const int32_t unit = units[static_cast<size_t>(i)];
-      kept += unit < 0 || mask_[static_cast<size_t>(unit)];
-    }
-    return kept;
-  }
-
-  void Add(const Op& op, int32_t index, const char* argument, std::vector<int64_t> from,
-           std::vector<int64_t> to, bool is_list) {
-    if (from != to)
-      edits_.push_back(
-          {op.name, op.target(), argument, index, std::move(from), std::move(to), is_list});
-  }
-
-  void Groups(const Op& op, int32_t index) {  // depthwise: as many groups as input channels
-    const ValueId input = op.ValueArg("input");
-    const int64_t groups = op.Constant("groups").toInt();
-    const auto& shape = space_.values()[static_cast<size_t>(input)];
-    if (groups > 1 && groups == shape.sizes[1])
-      Add(op, index, "groups", {groups}, {Kept(input, 1, 0, groups)}, false);
-  }
-
-  void Pads(const Op& op, int32_t index) {
-    const auto from = op.Constant("pad").toIntVector();
-    auto to = from;
-    const ValueId output = op.outputs.front();
-    const auto& shape = space_.values()[static_cast<size_t>(output)];
-    for (size_t i = 0; i < from.size() / 2; ++i) {
-      const size_t axis = shape.sizes.size() - 1 - i;
-      if (shape.unit[axis].empty()) continue;
-      to[2 * i] = Kept(output, axis, 0, from[2 * i]);
-      to[2 * i + 1] = Kept(output, axis, shape.sizes[axis] - from[2 * i + 1], from[2 * i + 1]);
-    }
-    Add(op, index, "pad", from, to, true);
-  }
-
-  void Sizes(const Op& op, int32_t index, const char* argument) {
-    const auto from = op.Constant(argument).toIntVector();
-    auto to = from;
-    const ValueId output = op.outputs.front();
-    for (size_t axis = 0; axis < from.size(); ++axis)
-      if (from[axis] >= 0) to[axis] = Kept(output, axis, 0, from[axis]);
-    Add(op, index, argument, from, to, true);
-  }
-
-  const Space& space_;
-  const std::vector<uint8_t>& mask_;
-  std::vector<LiteralEdit> edits_;
-};
-
-c10::IValue EditValue(const LiteralEdit& edit) {
-  return edit.is_list ? c10::IValue(edit.to) : c10::IValue(edit.to.front());
+  return renumbered.to(entries.options());
 }
 
 }  // namespace
@@ -201,10 +162,20 @@ Plan MakePlan(const Space& space, const Selection& selection) {
   const std::vector<uint8_t> mask = UnitMask(space, selection);
   Plan plan;
   plan.source_name = space.network().name;
-  FillKept(space, mask, plan);
+  const std::vector<uint8_t> effective = EffectiveMask(space, mask);
+  FillKept(space, effective, plan);
+  for (const Numbering& numbering : space.numberings()) {
+    const auto& units =
+        space.values()[static_cast<size_t>(numbering.value)].unit[static_cast<size_t>(numbering.axis)];
+    std::vector<int64_t> kept;
+    for (size_t i = 0; i < units.size(); ++i)
+      if (units[i] < 0 || effective[static_cast<size_t>(units[i])])
+        kept.push_back(static_cast<int64_t>(i));
+    if (kept.size() < units.size()) plan.renumbered[numbering.buffer] = std::move(kept);
+  }
   for (size_t g = 0; g < selection.size(); ++g)
     plan.groups.push_back({space.groups()[g].name, space.groups()[g].units, selection[g]});
-  plan.edits = LiteralEditor(space, mask).Run();
+  plan.edits = FollowLiterals(space, mask);
   return plan;
 }
 
@@ -251,8 +222,11 @@ ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {
   for (const std::string& name : store.CanonicalNames()) {
     const auto found = plan.kept.find(name);
     const Tensor& tensor = store.Get(name);
-    sliced.Set(name, found == plan.kept.end() ? tensor.detach().clone()
-                                              : SliceTensor(tensor, found->second));
+    Tensor cut = found == plan.kept.end() ? tensor.detach().clone()
+                                          : SliceTensor(tensor, found->second);
+    if (const auto numbers = plan.renumbered.find(name); numbers != plan.renumbered.end())
+      cut = Renumber(cut, numbers->second);
+    sliced.Set(name, cut);
   }
   return sliced;
 }
@@ -272,7 +246,9 @@ std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan) {
     if (arg < 0)
       throw Error(ErrorKind::kModel,
                   Str("node '", edit.node, "' has no argument '", edit.argument, "'"));
-    edits.push_back({index, arg, EditValue(edit)});
+    edits.push_back(
+        {index, arg,
+         EditValue(edit, graph.ops[static_cast<size_t>(index)].args[static_cast<size_t>(arg)])});
   }
   return edits;
 }

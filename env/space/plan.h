@@ -2,6 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -23,12 +24,17 @@ Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& 
                     const std::vector<int64_t>& counts);
 /// [total_units] 1 = kept.
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection);
+/// The same, with units whose parent (their head) is removed taken out too.
+std::vector<uint8_t> EffectiveMask(const Space& space, const std::vector<uint8_t>& mask);
 
 /// Kept indices of one axis; with blocks > 1 one list a block (grouped convolution).
 struct KeptAxis {
   int64_t axis = 0;
   std::vector<std::vector<int64_t>> kept;  ///< one list; or one per block of axis 0, equal lengths
 };
+
+/// Stands for an entry that is computed at run time in LiteralEdit::from and to; null in JSON.
+inline constexpr int64_t kComputed = std::numeric_limits<int64_t>::min();
 
 /// An integer literal that follows from the cut.
 struct LiteralEdit {
@@ -52,8 +58,13 @@ struct Plan {
   };
   std::vector<GroupKept> groups;
   std::vector<LiteralEdit> edits;
+  /// Index buffers (after their own cut) whose entries count along a cut axis: entry e becomes the
+  /// position of e in this list of kept coordinates.
+  std::map<std::string, std::vector<int64_t>> renumbered;
 };
 
+/// Literals that name a cut width, followed through `mask` (UnitMask). In literal_edits.cc.
+std::vector<LiteralEdit> FollowLiterals(const Space& space, const std::vector<uint8_t>& mask);
 /// Errors: internal when a selection is empty, out of range or breaks a block constraint.
 Plan MakePlan(const Space& space, const Selection& selection);
 nlohmann::json ToJson(const Plan& plan);

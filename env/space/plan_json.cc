@@ -58,6 +58,24 @@ KeptAxis ReadKeptAxis(const std::string& axis, const json& value, const std::str
   return kept;
 }
 
+json ListOrNumber(const std::vector<int64_t>& values, bool is_list) {
+  if (!is_list) return values.front();
+  json list = json::array();
+  for (const int64_t value : values) list.push_back(value == kComputed ? json() : json(value));
+  return list;
+}
+
+/// A literal's entries: integers, null where the network computes them.
+std::vector<int64_t> Entries(const json& list, const std::string& path) {
+  std::vector<int64_t> entries;
+  for (const json& item : list) {
+    if (!item.is_null() && !item.is_number_integer())
+      Bad(path, "expected integers, or null for computed entries");
+    entries.push_back(item.is_null() ? kComputed : item.get<int64_t>());
+  }
+  return entries;
+}
+
 LiteralEdit ReadEdit(const json& value, const std::string& path) {
   LiteralEdit edit;
   edit.node = Text(Field(value, path, "node"), path);
@@ -65,14 +83,11 @@ LiteralEdit ReadEdit(const json& value, const std::string& path) {
   edit.argument = Text(Field(value, path, "argument"), path);
   const json &from = Field(value, path, "from"), &to = Field(value, path, "to");
   edit.is_list = from.is_array();
-  edit.from = Indices(edit.is_list ? from : json::array({from}), path, false);
-  edit.to = Indices(edit.is_list ? to : json::array({to}), path, false);
+  edit.from = Entries(edit.is_list ? from : json::array({from}), path);
+  edit.to = Entries(edit.is_list ? to : json::array({to}), path);
   if (edit.from.size() != edit.to.size()) Bad(path, "'from' and 'to' differ in length");
+  if (edit.to.empty()) Bad(path, "'to' is empty");
   return edit;
-}
-
-json ListOrNumber(const std::vector<int64_t>& values, bool is_list) {
-  return is_list ? json(values) : json(values.front());
 }
 
 }  // namespace
@@ -83,7 +98,8 @@ json ToJson(const Plan& plan) {
               {"source", {{"sha256", plan.source_sha256}, {"name", plan.source_name}}},
               {"kept", json::object()},
               {"groups", json::array()},
-              {"edits", json::array()}};
+              {"edits", json::array()},
+              {"renumbered", plan.renumbered}};
   for (const auto& [name, axes] : plan.kept)
     for (const KeptAxis& axis : axes)
       out["kept"][name][std::to_string(axis.axis)] =
@@ -122,6 +138,11 @@ Plan PlanFromJson(const json& in) {
   }
   for (const json& edit : Field(in, "", "edits"))
     plan.edits.push_back(ReadEdit(edit, Str(".edits[", plan.edits.size(), "]")));
+  if (in.contains("renumbered")) {
+    if (!in.at("renumbered").is_object()) Bad(".renumbered", "expected an object");
+    for (const auto& [name, list] : in.at("renumbered").items())
+      plan.renumbered[name] = Indices(list, ".renumbered." + name, true);
+  }
   return plan;
 }
 

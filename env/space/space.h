@@ -16,27 +16,33 @@ enum class MemberRole {
   kChannel,   ///< per-channel tensors on the way: batch-norm, depthwise weight, prelu, layer scale
 };
 
-/// One (parameter, axis) touched by a Group. Unit u owns the coordinates
-/// indices[u * per_unit .. (u + 1) * per_unit) of that axis, original numbering.
+/// One (parameter, axis) touched by a Group: by all of its units, or by a run of them. Unit u of
+/// [first_unit, first_unit + units()) owns the coordinates indices[(u - first_unit) * per_unit ..
+/// (u - first_unit + 1) * per_unit) of that axis, original numbering.
 struct Member {
   std::string parameter;  ///< canonical store name
   int64_t axis = 0;
-  int64_t blocks = 1;  ///< grouped convolution: axis-0 blocks that keep different indices
+  int64_t blocks = 1;  ///< axis-0 blocks that keep different indices (grouped convolution)
   MemberRole role = MemberRole::kProducer;
   int64_t per_unit = 1;          ///< coordinates per unit (flatten: H*W)
   std::vector<int64_t> indices;  ///< [units * per_unit]; in [0, size) or block * size + offset
+  int64_t first_unit = 0;
+  int64_t units() const { return static_cast<int64_t>(indices.size()) / per_unit; }
 };
 
 /// Units that compete with each other because they couple the same parameters.
 struct Group {
   std::string name;  ///< module path of its first producer, e.g. "layer1.0.conv1"
-  std::string kind;  ///< "channel"
+  /// "channel"; "head_dim": one of the equal heads' dims, one block a head; "head": a whole head,
+  /// "kv_group": a key/value head with the query heads it serves.
+  std::string kind;
   int64_t units = 0;
   std::vector<Member> members;
   /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is
   /// in block u / (units / blocks).
   int64_t blocks = 1;
-  bool exact = true;  ///< false: a statistic runs over this axis (layer norm): not bit-comparable
+  bool exact = true;  ///< false: a statistic runs over this axis (layer norm): certified against
+                      ///< the statistic of the kept units
 };
 
 /// Coordinates that cannot be removed, and the operation that forbids it.
@@ -53,15 +59,27 @@ struct ReadPoint {
   int32_t op = -1;
   int32_t arg = -1;
   int32_t element = 0;
-  int64_t axis = 1;
-  std::vector<int32_t> unit;  ///< [axis size] global unit number, -1 = not prunable
+  int64_t axis = 1;  ///< -1: units run along several axes, see shape
+  /// Global unit number, -1 = not prunable. [axis size]; with axis -1 in row-major order of `shape`,
+  /// which has the value's rank and broadcasts to it.
+  std::vector<int32_t> unit;
+  std::vector<int64_t> shape{};
 };
 
-/// Kept coordinates along an axis of some value as an affine function of kept units per group:
-/// count = constant + sum over terms of multiplicity * kept[group].
+/// times * kept[group] / per, times the share of `parent`'s units that is kept: a coordinate of a
+/// head's dim is there when both the dim and the head are.
+struct AxisTerm {
+  int32_t group = 0;
+  int64_t times = 1;
+  int64_t per = 1;
+  int32_t parent = -1;  ///< group whose unit has to be kept too; -1 = none
+  bool operator==(const AxisTerm&) const = default;
+};
+
+/// Kept coordinates along an axis of some value as a function of kept units per group.
 struct AxisCount {
   int64_t constant = 0;
-  std::vector<std::pair<int32_t, int64_t>> terms;  ///< (group, multiplicity), by group
+  std::vector<AxisTerm> terms;
   bool operator==(const AxisCount&) const = default;
 };
 
@@ -70,6 +88,9 @@ struct SpaceOptions {
   /// trunk keeps its width, each branch's last convolution becomes a group of its own.
   bool decouple_residuals = false;
   std::vector<std::string> exclude{};  ///< module-path patterns (`*` any text) that are not cut
+  /// What of an attention can go: "dims" of its heads, whole "heads", or "both" as groups of one
+  /// Space.
+  std::string attention = "dims";
 };
 
 /// What one value of the graph looks like to the cost model: recorded sizes at batch 1 and, for
@@ -81,6 +102,16 @@ struct ValueShape {
                                            ///< count / blocks on this axis; else 1
   std::vector<std::vector<int32_t>> unit;  ///< per axis: [coordinates] global unit, -1 rigid;
                                            ///< empty = the whole axis is rigid
+  std::vector<uint8_t> in_block;  ///< per axis: 1 = the units listed are those of one block, and all
+                                  ///< blocks keep as many
+};
+
+/// A stored list of indices whose entries count in the coordinates of a value's axis: a cut of that
+/// axis renumbers them.
+struct Numbering {
+  std::string buffer;
+  ValueId value = kNoValue;
+  int64_t axis = 0;
 };
 
 /// All Groups of a Network, found by label execution, and what cannot be pruned.
@@ -97,10 +128,15 @@ class Space {
   const std::vector<Group>& groups() const { return groups_; }
   const std::vector<Pin>& pins() const { return pins_; }
   const std::vector<ReadPoint>& reads() const { return reads_; }
+  /// Arguments over whose units an op takes a statistic (layer norm, mean over channels).
+  const std::vector<ReadPoint>& norms() const { return norms_; }
+  const std::vector<Numbering>& numberings() const { return numberings_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
   int64_t total_units() const { return total_units_; }
   int64_t unit_offset(size_t group) const { return offsets_[group]; }  ///< first global unit number
   int32_t group_of_unit(int64_t unit) const;
+  /// The unit without which this one cannot be there (the head of a dim), global; -1 = none.
+  int32_t parent_of_unit(int64_t unit) const { return parents_[static_cast<size_t>(unit)]; }
   int32_t FindGroup(const std::string& name) const;  ///< -1 when absent
   /// The network the Space was made from: the given one, or its decoupled rewrite.
   const Network& network() const { return network_; }
@@ -110,13 +146,18 @@ class Space {
   Network network_;
   std::vector<Group> groups_;
   std::vector<Pin> pins_;
-  std::vector<ReadPoint> reads_;
+  std::vector<ReadPoint> reads_, norms_;
+  std::vector<Numbering> numberings_;
+  std::vector<int32_t> parents_;  // by unit
   std::vector<ValueShape> values_;
   std::vector<int64_t> offsets_;
   int64_t total_units_ = 0;
 };
 
 Space BuildSpace(const Network& network, const SpaceOptions& options = {});
+
+/// factors [total_units], each multiplied with its parent's: a dim of a removed head is removed.
+Tensor EffectiveFactors(const Space& space, const Tensor& factors);
 
 /// Gates that multiply every read of every unit by its factor: factors [total_units] of any float
 /// dtype (0/1 masks, or a controller's soft gates, which then receive gradients).

@@ -1,0 +1,373 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "env/space/label_rules.h"
+
+// Operators that sum over an axis: what is summed over is read there, and fresh units are born.
+
+namespace espalier {
+namespace {
+
+/// The input of a layer that runs along `axis`: ties its columns and records the read. False when
+/// the labels run along other axes only; then the layer mixes rigid data for each unit on its own.
+bool ReadAxis(const Call& c, ValueId input, int64_t axis, const CoordinateAxis& columns) {
+  const Tensor& labels = c.ids(input);
+  if (labels.defined() && labels.size(axis) == 1 && !VaryingAxes(labels).empty()) {
+    for (int64_t i = 0; i < columns.count; ++i)
+      c.t.Pin(columns.first + i, Str(c.where(), ": reads data that cannot be cut"));
+    return false;
+  }
+  const std::vector<int64_t> ids = c.t.AxisIds(input, axis, c.where());
+  Tie(c, ids, columns);
+  for (const Use& use : UsesOf(c.op))
+    if (use.value == input) {
+      c.t.AddRead(c.index, use.arg, use.element, LabelTracer::Along(c.rank(input), axis, ids));
+      break;
+    }
+  return true;
+}
+
+void PinRows(const Call& c, const CoordinateAxis& rows) {
+  for (int64_t i = 0; i < rows.count; ++i)
+    c.t.Pin(rows.first + i, Str(c.where(), ": its input is prunable along another axis"));
+}
+
+/// Output of a layer with `rows` along `axis` of an input whose labels may run along other axes.
+void Produce(const Call& c, ValueId input, bool reads_axis, int64_t axis,
+             const CoordinateAxis& rows) {
+  if (reads_axis) return SetFresh(c, axis, rows);
+  PinRows(c, rows);
+  c.t.Set(c.out(), c.ids(input));
+}
+
+void Convolution(const Call& c) {
+  const ValueId input = c.op.ValueArg("input"), weight = c.op.ValueArg("weight");
+  const bool transposed = c.name().find("transpose") != std::string::npos ||
+                          (c.op.ArgIndex("transposed") >= 0 && c.op.Constant("transposed").toBool());
+  if (!c.t.IsStored(weight)) return Opaque(c);
+  if (c.rank(input) != c.rank(weight)) return Opaque(c);  // no batch axis
+  const int64_t groups = c.op.Constant("groups").toInt();
+  const int64_t in = c.t.sizes(input)[1], out = c.out_sizes()[1];
+  const std::string& layer = c.op.module_path;
+  if (c.ids(input).defined())
+    for (const int64_t axis : VaryingAxes(c.ids(input)))
+      if (axis != 1) return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  if (groups > 1 && groups == in) {  // depthwise: out rows follow the inputs, in blocks of out / in
+    const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
+    if (transposed && out != in) return Opaque(c);
+    const auto& rows = c.t.StoredAxis(weight, 0, MemberRole::kChannel, false, layer);
+    std::vector<int64_t> repeated;
+    for (int64_t row = 0; row < out; ++row)
+      repeated.push_back(ids[static_cast<size_t>(row / (out / in))]);
+    Tie(c, repeated, rows);
+    TieBias(c, c.op.ValueArg("bias"), rows);
+    SetFresh(c, 1, rows);
+    return;
+  }
+  // A transposed convolution's weight is [in, out / groups, ...]: the axes change places.
+  const int64_t in_axis = transposed ? 0 : 1, out_axis = transposed ? 1 : 0;
+  const auto& columns = c.t.StoredAxis(weight, in_axis, MemberRole::kConsumer, false, layer,
+                                       transposed ? 1 : groups, in);
+  ReadAxis(c, input, 1, columns);
+  c.t.AddRuns(LabelTracer::Ids(columns), groups, c.where());
+  const auto& rows = c.t.StoredAxis(weight, out_axis, MemberRole::kProducer, true, layer,
+                                    transposed ? groups : 1, out);
+  c.t.AddRuns(LabelTracer::Ids(rows), groups, c.where());
+  TieBias(c, c.op.ValueArg("bias"), rows);
+  SetFresh(c, 1, rows);
+}
+
+void Linear(const Call& c) {
+  const ValueId input = c.op.ValueArg("input"), weight = c.op.ValueArg("weight");
+  if (!c.t.IsStored(weight) || c.rank(weight) != 2) return Opaque(c);
+  const int64_t last = c.rank(input) - 1;
+  const std::string& layer = c.op.module_path;
+  const bool reads = ReadAxis(c, input, last,
+                              c.t.StoredAxis(weight, 1, MemberRole::kConsumer, false, layer));
+  const auto& rows = c.t.StoredAxis(weight, 0, MemberRole::kProducer, true, layer);
+  TieBias(c, c.op.ValueArg("bias"), rows);
+  Produce(c, input, reads, last, rows);
+}
+
+/// x @ W (+ bias) with a stored W [in, out].
+void StoredProduct(const Call& c, ValueId input, ValueId weight, ValueId bias) {
+  const int64_t last = c.rank(input) - 1;
+  const std::string& layer = c.op.module_path;
+  const bool reads = ReadAxis(c, input, last,
+                              c.t.StoredAxis(weight, 0, MemberRole::kConsumer, false, layer));
+  const auto& rows = c.t.StoredAxis(weight, 1, MemberRole::kProducer, true, layer);
+  TieBias(c, bias, rows);
+  Produce(c, input, reads, last, rows);
+}
+
+/// Union of what meets on a contracted axis; the read is gated on the first operand.
+/// a [.., k] and b [.., k] broadcast to one shape, k their last axis, real sizes beside them.
+void Contract(const Call& c, const Tensor& a, const Tensor& b) {
+  if (!a.defined() && !b.defined()) return;
+  const Tensor none = at::full({}, -1, at::kLong);
+  const auto both = at::broadcast_tensors({a.defined() ? a : none, b.defined() ? b : none});
+  const Tensor x = both[0].contiguous(), y = both[1].contiguous();
+  const int64_t* xs = x.const_data_ptr<int64_t>();
+  const int64_t* ys = y.const_data_ptr<int64_t>();
+  const std::string rigid = Str(c.where(), ": summed with data that cannot be cut");
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    c.t.Union(xs[i], ys[i]);
+    if (xs[i] > 0 && ys[i] < 0) c.t.Pin(xs[i], rigid);
+    if (ys[i] > 0 && xs[i] < 0) c.t.Pin(ys[i], rigid);
+  }
+}
+
+bool VariesAlong(const Tensor& ids, int64_t axis) { return ids.defined() && ids.size(axis) > 1; }
+
+/// Labels of A @ B, where A is [.., m, k] and B [.., k, n], both of rank c.out_rank().
+/// `a_use` is the argument that carries A: it is gated where the contracted axis is prunable.
+Tensor Product(const Call& c, int32_t a_use, const Tensor& a, const std::vector<int64_t>& a_sizes,
+               const Tensor& b, const std::vector<int64_t>& b_sizes, int64_t a_rank) {
+  const auto rank = static_cast<int64_t>(a_sizes.size());
+  const int64_t m = rank - 2, k = rank - 1;
+  if (VariesAlong(a, k) || VariesAlong(b, rank - 2)) {
+    // Rows of A and columns of B all meet: over them the coupling is the same.
+    if (VariesAlong(a, m) && VariesAlong(a, k))
+      PinSlabs(c, a, {m}, Str(c.where(), ": rows of a product"));
+    if (VariesAlong(b, rank - 1) && VariesAlong(b, rank - 2))
+      PinSlabs(c, b, {rank - 1}, Str(c.where(), ": columns of a product"));
+    const Tensor left = a.defined() ? a.unsqueeze(-2) : a;                          // [.., m, 1, k]
+    const Tensor right = b.defined() ? b.transpose(-1, -2).unsqueeze(-3) : b;       // [.., 1, n, k]
+    Contract(c, left, right);
+    if (a.defined()) {
+      Tensor read = a;
+      for (int64_t extra = rank; extra > a_rank; --extra) read = read.squeeze(0);
+      c.t.AddRead(c.index, a_use, 0, read);
+    }
+  }
+  std::vector<int64_t> left_sizes = a_sizes, right_sizes = b_sizes;
+  left_sizes[static_cast<size_t>(k)] = 1;
+  right_sizes[static_cast<size_t>(m)] = 1;
+  const Tensor left = Remaining(c, a, {k}), right = Remaining(c, b, {rank - 2});
+  return Meet(c, left, left_sizes, right, right_sizes);
+}
+
+std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
+  sizes.insert(sizes.begin(), static_cast<size_t>(rank) - sizes.size(), 1);
+  return sizes;
+}
+
+/// matmul, bmm, mm; baddbmm adds to it.
+void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
+  if (c.rank(a) < 2 || c.rank(b) < 2) return Opaque(c);
+  if (c.t.IsStored(b) && !c.ids(b).defined() && c.rank(b) == 2 && added == kNoValue)
+    return StoredProduct(c, a, b, kNoValue);
+  const int64_t rank = c.out_rank();
+  const auto operand = [&](ValueId value) {
+    Tensor ids = c.ids(value);
+    if (!ids.defined() && c.t.IsStored(value) && at::isFloatingType(c.t.MetaOf(value).dtype))
+      ids = c.t.StoredElements(value, c.op.module_path);
+    return Align(ids, rank);
+  };
+  int32_t use = 0;
+  for (const Use& each : UsesOf(c.op))
+    if (each.value == a) use = each.arg;
+  Tensor made = Product(c, use, operand(a), Widened(c.t.sizes(a), rank), operand(b),
+                        Widened(c.t.sizes(b), rank), c.rank(a));
+  if (added != kNoValue)
+    made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank),
+                Widened(c.t.sizes(added), rank));
+  if (made.defined() && !VaryingAxes(made).empty()) c.t.Set(c.out(), made);
+}
+
+void PlainMatmul(const Call& c) {
+  const ValueId other = c.op.ValueArg(c.op.ArgIndex("other") >= 0 ? "other" : "mat2");
+  Matmul(c, c.op.ValueArg("self"), other, kNoValue);
+}
+
+void AddedMatmul(const Call& c) {  // baddbmm(self, batch1, batch2)
+  Matmul(c, c.op.ValueArg("batch1"), c.op.ValueArg("batch2"), c.op.ValueArg("self"));
+}
+
+void Addmm(const Call& c) {  // self + mat1 @ mat2
+  const ValueId weight = c.op.ValueArg("mat2"), bias = c.op.ValueArg("self");
+  if (!c.t.IsStored(weight) || !c.t.IsStored(bias) || c.rank(bias) != 1) return Opaque(c);
+  StoredProduct(c, c.op.ValueArg("mat1"), weight, bias);
+}
+
+/// scaled_dot_product_attention(q, k, v): query and key meet over their width, which is also tied to
+/// the value's (fused kernels want one width); heads meet across all three. The scale stays that of
+/// the uncut width.
+void Attention(const Call& c) {
+  const ValueId q = c.op.ValueArg("query"), k = c.op.ValueArg("key"), v = c.op.ValueArg("value");
+  const int64_t rank = c.out_rank();
+  if (c.rank(k) != rank || c.rank(v) != rank || rank < 3) return Opaque(c);
+  const Tensor &query = c.ids(q), &key = c.ids(k), &value = c.ids(v);
+  if (!query.defined() && !key.defined() && !value.defined()) return;
+  for (const Tensor* ids : {&query, &key, &value})
+    if (VariesAlong(*ids, rank - 2)) return PinInputs(c, Str(c.where(), ": cut runs over positions"));
+  const auto& q_sizes = c.t.sizes(q);
+  const int64_t heads = rank - 3, repeat = q_sizes[static_cast<size_t>(heads)] /
+                                           c.t.sizes(k)[static_cast<size_t>(heads)];
+  const auto spread = [&](const Tensor& ids) {  // grouped queries: each key head serves several
+    return VariesAlong(ids, heads) && repeat > 1 ? ids.repeat_interleave(repeat, heads) : ids;
+  };
+  const Tensor wide_key = spread(key), wide_value = spread(value);
+  Contract(c, query, wide_key);
+  if (q_sizes.back() == c.t.sizes(v).back()) Contract(c, query, wide_value);
+  if (VariesAlong(query, rank - 1))
+    c.t.AddRead(c.index, c.op.ArgIndex("query"), 0, query);
+  if (const auto* scale = c.Constant("scale"); scale && scale->isNone()) {
+    Op& op = c.Mutable();
+    op.args[static_cast<size_t>(op.ArgIndex("scale"))] =
+        c10::IValue(1.0 / std::sqrt(static_cast<double>(q_sizes.back())));
+  }
+  std::vector<int64_t> score_sizes = q_sizes, value_sizes = c.out_sizes();
+  score_sizes.back() = 1;
+  Tensor scores = Meet(c, Remaining(c, query, {rank - 1}), score_sizes,
+                       Remaining(c, wide_key, {rank - 1}), score_sizes);
+  const ValueId mask = c.op.ValueArg("attn_mask");
+  if (mask != kNoValue) {
+    std::vector<int64_t> mask_sizes = Widened(c.t.sizes(mask), rank);
+    Tensor mask_ids = Align(c.ids(mask), rank);
+    mask_sizes.back() = 1;  // positions carry no labels
+    if (mask_ids.defined() && VariesAlong(mask_ids, rank - 1)) mask_ids = Tensor();
+    scores = Meet(c, scores, score_sizes, mask_ids, mask_sizes);
+  }
+  value_sizes[static_cast<size_t>(rank - 2)] = 1;
+  const Tensor made = Meet(c, wide_value, value_sizes, scores, score_sizes);
+  if (made.defined() && !VaryingAxes(made).empty()) c.t.Set(c.out(), made);
+}
+
+/// einsum of two operands, as the product it is: letters of both and the result are batch, of both
+/// only are contracted.
+void Einsum(const Call& c) {
+  const c10::IValue* equation = c.Constant("equation");
+  const auto* operands = std::get_if<ValueList>(&c.op.args[1]);
+  if (!equation || !operands || operands->ids.size() != 2) return Opaque(c);
+  std::string text = equation->toStringRef();
+  std::erase(text, ' ');
+  const size_t comma = text.find(','), arrow = text.find("->");
+  if (comma == std::string::npos || arrow == std::string::npos ||
+      text.find('.') != std::string::npos)
+    return Opaque(c);
+  const std::string left = text.substr(0, comma), right = text.substr(comma + 1, arrow - comma - 1);
+  const std::string result = text.substr(arrow + 2);
+  std::string all = result;  // result letters, then the contracted ones
+  for (const char letter : left + right)
+    if (all.find(letter) == std::string::npos) all += letter;
+  const auto rank = static_cast<int64_t>(all.size());
+  const auto spread = [&](const std::string& letters, ValueId value, std::vector<int64_t>& sizes) {
+    sizes.assign(all.size(), 1);
+    std::vector<int64_t> order, shape(all.size(), 1);
+    Tensor ids = c.ids(value);
+    if (!ids.defined() && c.t.IsStored(value))
+      ids = c.t.StoredElements(value, c.op.module_path);
+    for (size_t i = 0; i < all.size(); ++i) {
+      const size_t at = letters.find(all[i]);
+      if (at == std::string::npos) continue;
+      sizes[i] = c.t.sizes(value)[at];
+      order.push_back(static_cast<int64_t>(at));
+      if (ids.defined()) shape[i] = ids.size(static_cast<int64_t>(at));
+    }
+    return ids.defined() ? ids.permute(order).reshape(shape) : ids;
+  };
+  std::vector<int64_t> a_sizes, b_sizes;
+  const Tensor a = spread(left, operands->ids[0], a_sizes);
+  const Tensor b = spread(right, operands->ids[1], b_sizes);
+  std::vector<int64_t> contracted;
+  for (auto axis = static_cast<int64_t>(result.size()); axis < rank; ++axis) {
+    const auto index = static_cast<size_t>(axis);
+    if (a_sizes[index] == 1 || b_sizes[index] == 1) {
+      if (VariesAlong(a, axis) || VariesAlong(b, axis)) return Opaque(c);  // a plain sum
+    }
+    contracted.push_back(axis);
+    if (!VariesAlong(a, axis) && !VariesAlong(b, axis)) continue;
+    Contract(c, a, b);
+    if (a.defined()) {
+      std::vector<int64_t> order, shape;
+      for (const char letter : left) order.push_back(static_cast<int64_t>(all.find(letter)));
+      for (int64_t d = 0; d < rank; ++d)
+        if (left.find(all[static_cast<size_t>(d)]) == std::string::npos) order.push_back(d);
+      Tensor read = a.permute(order);
+      while (read.dim() > static_cast<int64_t>(left.size())) read = read.squeeze(-1);
+      c.t.AddRead(c.index, 1, 0, read);
+    }
+  }
+  for (const int64_t axis : contracted) a_sizes[static_cast<size_t>(axis)] = 1;
+  for (const int64_t axis : contracted) b_sizes[static_cast<size_t>(axis)] = 1;
+  Tensor made = Meet(c, Remaining(c, a, contracted), a_sizes, Remaining(c, b, contracted), b_sizes);
+  if (!made.defined() || VaryingAxes(made).empty()) return;
+  for (int64_t d = rank - 1; d >= static_cast<int64_t>(result.size()); --d) made = made.squeeze(d);
+  c.t.Set(c.out(), made);
+}
+
+/// embedding(weight [V, D], indices): columns are born here; the vocabulary stays.
+void Embedding(const Call& c) {
+  const ValueId weight = c.op.ValueArg("weight");
+  if (!c.t.IsStored(weight) || c.ids(weight).defined()) return Opaque(c);
+  SetFresh(c, c.out_rank() - 1,
+           c.t.StoredAxis(weight, 1, MemberRole::kProducer, true, c.op.module_path));
+}
+
+/// index_add(trunk, dim, index, branch): the branch's channels are named by a stored index list, so
+/// they can go one by one; the trunk keeps its width, since the list counts in its coordinates.
+void IndexAdd(const Call& c) {
+  const ValueId trunk = c.op.ValueArg("self"), branch = c.op.ValueArg("source");
+  const ValueId index = c.op.ValueArg("index");
+  if (!c.t.IsStored(index)) return Opaque(c);
+  const int64_t dim = c.Dim("dim", c.out_rank());
+  ReadAxis(c, branch, dim,
+           c.t.StoredAxis(index, 0, MemberRole::kConsumer, false, c.op.module_path));
+  c.t.PinAll(c.ids(trunk), "residual trunk that keeps its width (decoupled branches)");
+}
+
+/// Sums over axes: a removed unit adds nothing, so sums are exact; a mean's divisor is the width,
+/// so a mean over units is a statistic of the kept ones.
+void Reduce(const Call& c) {
+  const ValueId input = c.op.ValueArg("self");
+  const Tensor ids = c.ids(input);
+  if (!ids.defined()) return;
+  const c10::IValue* dims = c.Constant("dim");
+  if (!dims || dims->isNone()) return Opaque(c);
+  std::vector<int64_t> reduced =
+      dims->isInt() ? std::vector<int64_t>{dims->toInt()} : dims->toIntVector();
+  if (reduced.empty()) return Opaque(c);
+  const int64_t rank = c.rank(input);
+  for (int64_t& axis : reduced) axis = axis < 0 ? axis + rank : axis;
+  bool over_units = false;
+  for (const int64_t axis : reduced) over_units = over_units || ids.size(axis) > 1;
+  if (over_units) {
+    const std::string name = c.name();
+    const bool mean = name == "aten::mean";
+    if (!mean && name != "aten::sum" && name != "aten::linalg_vector_norm")
+      return PinInputs(c, Str(c.where(), ": reduces over a prunable axis"));
+    c.t.AddRead(c.index, 0, 0, ids);
+    if (mean) c.t.AddNorm(c.index, 0, ids);
+  }
+  Tensor left = Remaining(c, ids, reduced);
+  if (!left.defined()) return;
+  if (!c.op.Constant("keepdim").toBool()) {
+    std::sort(reduced.rbegin(), reduced.rend());
+    for (const int64_t axis : reduced) left = left.squeeze(axis);
+  }
+  for (const ValueId output : c.op.outputs) c.t.Set(output, left);
+}
+
+}  // namespace
+
+void AddContractionRules(LabelRules& rules) {
+  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
+    for (const char* name : names) rules[Str("aten::", name)] = rule;
+  };
+  add(Convolution, {"conv1d", "conv2d", "conv3d", "convolution", "_convolution",
+                    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"});
+  add(Linear, {"linear"});
+  add(PlainMatmul, {"matmul", "bmm", "mm"});
+  add(AddedMatmul, {"baddbmm"});
+  add(Addmm, {"addmm"});
+  add(Attention, {"scaled_dot_product_attention"});
+  add(Einsum, {"einsum"});
+  add(Embedding, {"embedding"});
+  add(IndexAdd, {"index_add"});
+  add(Reduce, {"mean", "sum", "amax", "amin", "max", "min", "argmax", "var", "std", "prod",
+               "linalg_vector_norm", "logsumexp", "any", "all"});
+}
+
+}  // namespace espalier

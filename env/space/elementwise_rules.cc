@@ -1,0 +1,167 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "env/space/label_rules.h"
+
+// Element-wise operators: labels pass through, and operands that meet are tied.
+
+namespace espalier {
+namespace {
+
+/// An operand of an element-wise op: its labels in the result's rank, a free parameter or buffer
+/// getting a coordinate per element where the other operand is labelled.
+struct Operand {
+  Tensor ids;
+  std::vector<int64_t> sizes;
+};
+
+Operand OperandOf(const Call& c, ValueId value, int64_t rank, bool wanted) {
+  Operand operand{c.ids(value), c.t.sizes(value)};
+  if (!operand.ids.defined() && wanted && c.t.IsStored(value))
+    operand.ids = c.t.StoredElements(value, c.op.module_path);
+  operand.ids = Align(operand.ids, rank);
+  operand.sizes.insert(operand.sizes.begin(), static_cast<size_t>(rank) - operand.sizes.size(), 1);
+  return operand;
+}
+
+/// A stored operand can only be cut along axes on which the other one's labels run: along others its
+/// elements go together.
+void Narrow(const Call& c, Operand& stored, const Tensor& other) {
+  if (!stored.ids.defined()) return;
+  const std::vector<int64_t> varying = VaryingAxes(other);
+  for (int64_t axis = 0; axis < stored.ids.dim(); ++axis) {
+    if (stored.ids.size(axis) == 1 ||
+        std::find(varying.begin(), varying.end(), axis) != varying.end())
+      continue;
+    const Tensor first = stored.ids.narrow(axis, 0, 1);
+    const Tensor left = first.expand(stored.ids.sizes()).contiguous();
+    const Tensor right = stored.ids.contiguous();
+    for (int64_t i = 0; i < left.numel(); ++i)
+      c.t.Union(left.const_data_ptr<int64_t>()[i], right.const_data_ptr<int64_t>()[i]);
+    stored.ids = first;
+  }
+  if (VaryingAxes(stored.ids).empty()) stored.ids = Tensor();
+}
+
+void MeetAll(const Call& c, const std::vector<ValueId>& values) {
+  bool labelled = false;
+  for (const ValueId value : values) labelled = labelled || c.ids(value).defined();
+  if (!labelled) return;
+  const int64_t rank = c.out_rank();
+  // The labelled operands first, so that stored ones see all that is known.
+  std::vector<ValueId> order = values;
+  std::stable_partition(order.begin(), order.end(),
+                        [&](ValueId value) { return c.ids(value).defined(); });
+  Operand result = OperandOf(c, order[0], rank, false);
+  for (size_t i = 1; i < order.size(); ++i) {
+    Operand next = OperandOf(c, order[i], rank, true);
+    if (!c.ids(order[i]).defined() && result.ids.defined()) Narrow(c, next, result.ids);
+    result.ids = Meet(c, result.ids, result.sizes, next.ids, next.sizes);
+    for (size_t d = 0; d < result.sizes.size(); ++d)
+      result.sizes[d] = std::max(result.sizes[d], next.sizes[d]);
+  }
+  if (result.ids.defined()) c.t.Set(c.out(), result.ids);
+  if (c.name().ends_with("_")) c.t.Set(values[0], c.ids(c.out()));
+}
+
+/// All tensor operands meet: arithmetic, comparison, where, lerp.
+void Arithmetic(const Call& c) {
+  std::vector<ValueId> values;
+  for (const Use& use : UsesOf(c.op)) values.push_back(use.value);
+  if (values.empty()) return;
+  MeetAll(c, values);
+}
+
+/// masked_fill(self, mask, value): value is a number or a 0-dim tensor.
+void MaskedFill(const Call& c) {
+  MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("mask")});
+}
+
+/// prelu(self, weight): one slope, or one a channel of axis 1.
+void Prelu(const Call& c) {
+  const ValueId input = c.op.ValueArg("self"), weight = c.op.ValueArg("weight");
+  if (!c.ids(input).defined()) return;
+  if (!c.t.IsStored(weight)) return Opaque(c);
+  if (c.t.sizes(weight)[0] > 1)
+    Tie(c, c.t.AxisIds(input, 1, c.where()),
+        c.t.StoredAxis(weight, 0, MemberRole::kChannel, false, c.op.module_path));
+  c.t.Set(c.out(), c.ids(input));
+}
+
+/// softmax and cumulative ops: labels pass, but not along the axis they work on.
+void AlongAxis(const Call& c) {
+  const ValueId input = UsesOf(c.op).front().value;
+  if (!c.ids(input).defined()) return;
+  const int64_t dim = c.Dim("dim", c.rank(input));
+  if (c.ids(input).size(dim) > 1) {
+    c.t.PinAll(c.ids(input), Str(c.where(), ": works along a prunable axis"));
+    return;
+  }
+  for (const ValueId output : c.op.outputs) c.t.Set(output, c.ids(input));
+}
+
+/// glu(self, dim): the first half of the axis gated by the second.
+void Glu(const Call& c) {
+  const ValueId input = c.op.ValueArg("self");
+  if (!c.ids(input).defined()) return;
+  const int64_t dim = c.Dim("dim", c.rank(input));
+  const Tensor& ids = c.ids(input);
+  if (ids.size(dim) == 1) return c.t.PinAll(ids, Str(c.where(), ": halves an axis"));
+  const auto halves = ids.chunk(2, dim);
+  c.t.Set(c.out(), Meet(c, halves[0], c.out_sizes(), halves[1], c.out_sizes()));
+}
+
+/// Pooling and interpolation: labels must not run over space; the output carries them unchanged.
+void Spatial(const Call& c) {
+  const ValueId input = c.op.args.empty() ? kNoValue : std::get<ValueId>(c.op.args[0]);
+  if (!c.ids(input).defined()) return;
+  const int64_t rank = c.rank(input);
+  for (const int64_t axis : VaryingAxes(c.ids(input)))
+    if (axis > 1 || rank < 3) return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
+  for (const ValueId output : c.op.outputs)
+    c.t.Set(output, LabelTracer::Along(c.rank(output), 1, ids));
+}
+
+void Nothing(const Call&) {}
+
+}  // namespace
+
+void AddElementwiseRules(LabelRules& rules) {
+  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
+    for (const char* name : names) rules[Str("aten::", name)] = rule;
+  };
+  add(CopyLabels,
+      {"relu",       "relu_",     "hardtanh", "hardtanh_", "relu6",      "relu6_",
+       "leaky_relu", "elu",       "elu_",     "gelu",      "gelu_",      "silu",
+       "silu_",      "mish",      "mish_",    "sigmoid",   "sigmoid_",   "tanh",
+       "tanh_",      "hardswish", "selu",     "celu",      "hardswish_", "hardsigmoid",
+       "softplus",   "exp",       "neg",      "abs",       "sqrt",       "hardsigmoid_",
+       "rsqrt",      "square",    "clamp",    "clamp_",    "log",        "leaky_relu_",
+       "dropout",    "dropout_",  "sin",      "cos",       "clone",      "feature_dropout",
+       "contiguous", "detach",    "detach_",  "alias",     "to",         "feature_dropout_",
+       "_to_copy",   "identity",  "erf",      "round",     "floor",      "reciprocal",
+       "log1p",      "expm1",     "sign",     "clamp_min", "clamp_max",  "lift_fresh_copy",
+       "type_as",    "bernoulli", "softsign", "logit",     "isnan",      "log_sigmoid",
+       "logical_not"});
+  add(Arithmetic,
+      {"add",     "add_", "sub", "sub_", "rsub",        "mul",        "mul_",      "div", "div_",
+       "maximum", "pow",  "eq",  "ne",   "lt",          "le",         "gt",        "ge",  "minimum",
+       "where",   "lerp", "and", "or",   "logical_and", "logical_or", "remainder", "addcmul"});
+  add(MaskedFill, {"masked_fill", "masked_fill_"});
+  add(Prelu, {"prelu"});
+  add(AlongAxis, {"softmax", "_softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"});
+  add(Glu, {"glu"});
+  add(Spatial,
+      {"max_pool1d",          "max_pool2d",          "max_pool3d",
+       "avg_pool1d",          "avg_pool2d",          "avg_pool3d",
+       "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+       "adaptive_max_pool1d", "adaptive_max_pool2d", "max_pool2d_with_indices",
+       "upsample_nearest1d",  "upsample_nearest2d",  "upsample_nearest3d",
+       "upsample_linear1d",   "upsample_bilinear2d", "upsample_bicubic2d",
+       "upsample_trilinear3d"});
+  add(Nothing, {"sym_size", "size", "arange", "scalar_tensor", "item", "_assert_tensor_metadata"});
+}
+
+}  // namespace espalier

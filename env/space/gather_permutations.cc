@@ -1,0 +1,134 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <set>
+
+#include "env/base/error.h"
+#include "env/space/space_builder.h"
+
+namespace espalier {
+namespace {
+
+const std::set<std::string>& Movements() {
+  static const std::set<std::string> kNames = {
+      "aten::view",       "aten::reshape", "aten::transpose", "aten::permute",  "aten::contiguous",
+      "aten::clone",      "aten::flatten", "aten::unflatten", "aten::swapaxes", "aten::_unsafe_view",
+      "aten::channel_shuffle"};
+  return kNames;
+}
+
+/// Runs one movement on `x`; reshapes go to the recorded shape, since sizes may be computed.
+Tensor Moved(const Op& op, const Tensor& x, const std::vector<int64_t>& sizes) {
+  const std::string& name = op.handle.operator_name().name;
+  if (name == "aten::contiguous" || name == "aten::clone") return x;
+  if (name == "aten::transpose" || name == "aten::permute" || name == "aten::swapaxes" ||
+      name == "aten::channel_shuffle") {
+    std::vector<c10::IValue> stack = {x};
+    for (size_t a = 1; a < op.args.size(); ++a) {
+      const auto* constant = std::get_if<c10::IValue>(&op.args[a]);
+      if (constant == nullptr) return {};
+      stack.push_back(*constant);
+    }
+    op.handle.callBoxed(stack);
+    return stack.front().toTensor();
+  }
+  return x.numel() == 0 ? Tensor() : x.reshape(sizes);
+}
+
+/// The permutation of one axis that `places` (numbers of a tensor of `sizes`, moved around) amounts
+/// to, with that axis; axis -1 when it is not one, or changes nothing.
+std::pair<int64_t, Tensor> PermutationOf(const Tensor& places, const std::vector<int64_t>& sizes) {
+  const Tensor straight = at::arange(places.numel(), at::kLong).view(sizes);
+  for (size_t axis = 1; axis < sizes.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis);
+    int64_t inner = 1;
+    for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= sizes[d];
+    const Tensor rows = places.movedim(dim, 0).reshape({sizes[axis], -1}).select(1, 0);
+    const Tensor order = rows.div(inner, "floor").remainder(sizes[axis]);
+    if (at::equal(order, at::arange(sizes[axis], at::kLong))) continue;
+    if (at::equal(straight.index_select(dim, order), places)) return {dim, order};
+  }
+  return {-1, {}};
+}
+
+}  // namespace
+
+Network GatherPermutations(Network network) {
+  Graph& graph = network.graph;
+  const auto consumers = graph.Consumers();
+  const std::vector<ValueMeta> meta = InferMeta(network, 1);
+  const at::NoGradGuard no_grad;
+  const auto sizes = [&](ValueId id) { return meta[static_cast<size_t>(id)].sizes; };
+  const auto is_movement = [&](int32_t index) {
+    const Op& op = graph.ops[static_cast<size_t>(index)];
+    return Movements().contains(op.handle.operator_name().name) &&
+           std::holds_alternative<ValueId>(op.args[0]);
+  };
+  std::set<int32_t> used;
+  const size_t count = graph.ops.size();
+  for (size_t first = 0; first < count; ++first) {
+    if (!is_movement(static_cast<int32_t>(first)) || used.contains(static_cast<int32_t>(first)))
+      continue;
+    const ValueId start = std::get<ValueId>(graph.ops[first].args[0]);
+    if (start == kNoValue || sizes(start).size() < 2) continue;
+    int64_t numel = 1;
+    for (const int64_t size : sizes(start)) numel *= size;
+    Tensor places = at::arange(numel, at::kLong).view(sizes(start));
+    auto last = static_cast<int32_t>(first);
+    int32_t found = -1;
+    std::pair<int64_t, Tensor> permutation{-1, {}};
+    std::vector<int32_t> chain;
+    constexpr size_t kLongest = 6;
+    while (chain.size() < kLongest && is_movement(last)) {
+      const Op& op = graph.ops[static_cast<size_t>(last)];
+      places = Moved(op, places, sizes(op.outputs.front()));
+      if (!places.defined()) break;
+      chain.push_back(last);
+      if (chain.size() > 1 && places.sizes() == at::IntArrayRef(sizes(start))) {
+        auto here = PermutationOf(places, sizes(start));
+        if (here.first >= 0) {
+          permutation = std::move(here);
+          found = last;
+        }
+      }
+      const auto& readers = consumers[static_cast<size_t>(op.outputs.front())];
+      if (readers.size() != 1 || found >= 0) break;
+      last = readers.front();
+    }
+    if (found < 0) continue;
+    used.insert(chain.begin(), chain.end());
+    Op& op = graph.ops[static_cast<size_t>(found)];
+    std::string stored = (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index";
+    for (int copy = 2; network.store.Has(stored); ++copy)
+      stored = Str(op.module_path.empty() ? op.name : op.module_path, ".shuffle_index_", copy);
+    network.store.Add(stored, permutation.second.contiguous(), StoreKind::kBuffer);
+    std::string name = "b_" + stored;
+    std::replace(name.begin(), name.end(), '.', '_');
+    graph.values.push_back({name, ValueKind::kBuffer, stored, -1});
+    op.handle = FindOperator("aten::index_select", "");
+    op.args = {start, c10::IValue(permutation.first),
+               static_cast<ValueId>(graph.values.size() - 1)};
+  }
+  if (used.empty()) return network;
+  // What only led to the gathers is not computed any more.
+  std::vector<bool> needed(graph.ops.size(), true);
+  for (auto index = static_cast<int32_t>(graph.ops.size()) - 1; index >= 0; --index) {
+    if (!used.contains(index)) continue;
+    const ValueId output = graph.ops[static_cast<size_t>(index)].outputs.front();
+    bool read = std::find(graph.outputs.begin(), graph.outputs.end(), output) != graph.outputs.end();
+    for (size_t i = static_cast<size_t>(index) + 1; i < graph.ops.size() && !read; ++i)
+      if (needed[i])
+        for (const Use& use : UsesOf(graph.ops[i])) read = read || use.value == output;
+    needed[static_cast<size_t>(index)] = read;
+  }
+  std::vector<Op> kept;
+  for (size_t i = 0; i < graph.ops.size(); ++i)
+    if (needed[i]) kept.push_back(std::move(graph.ops[i]));
+  graph.ops = std::move(kept);
+  for (size_t i = 0; i < graph.ops.size(); ++i)
+    for (const ValueId output : graph.ops[i].outputs)
+      graph.values[static_cast<size_t>(output)].producer = static_cast<int32_t>(i);
+  return network;
+}
+
+}  // namespace espalier

@@ -1,0 +1,96 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "env/space/label_rules.h"
+
+// Normalisation. Statistics per channel leave units apart; statistics over channels may be cut too,
+// but then they are those of the kept channels: recorded as norms.
+
+namespace espalier {
+namespace {
+
+/// Ties per-channel tensors with the labels along an axis. False when one of them is computed.
+bool TieChannels(const Call& c, const std::vector<int64_t>& ids,
+                 std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const ValueId stored = c.op.ValueArg(name);
+    if (stored == kNoValue) continue;
+    if (!c.t.IsStored(stored)) return false;
+    Tie(c, ids, c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path));
+  }
+  return true;
+}
+
+void PerChannel(const Call& c) {  // batch_norm, instance_norm
+  const ValueId input = c.op.ValueArg("input");
+  const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
+  if (!TieChannels(c, ids, {"weight", "bias", "running_mean", "running_var"})) return Opaque(c);
+  if (c.ids(input).defined()) c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), 1, ids));
+}
+
+void LastAxes(const Call& c) {  // layer_norm, rms_norm
+  const ValueId input = c.op.ValueArg("input");
+  const Tensor ids = c.ids(input);
+  if (!ids.defined()) {
+    for (const char* name : {"weight", "bias"})
+      if (c.op.ArgIndex(name) >= 0 && c.t.IsStored(c.op.ValueArg(name)))
+        if (const auto* axis = c.t.FindAxis(c.t.StoredName(c.op.ValueArg(name)), 0))
+          for (int64_t i = 0; i < axis->count; ++i)
+            c.t.Pin(axis->first + i, Str(c.where(), ": normalises data that cannot be cut"));
+    return;
+  }
+  const auto shape = c.op.Constant("normalized_shape").toIntVector();
+  const int64_t rank = c.rank(input), first = rank - static_cast<int64_t>(shape.size());
+  bool over_units = false;
+  for (const int64_t axis : VaryingAxes(ids)) over_units = over_units || axis >= first;
+  if (over_units) {
+    if (shape.size() != 1) return Opaque(c);
+    // One weight serves all places, so labels that also run elsewhere (heads) meet in it.
+    const bool weighted = c.op.ValueArg("weight") != kNoValue;
+    if (weighted) {
+      const ValueId weight = c.op.ValueArg("weight");
+      const ValueId bias = c.op.ArgIndex("bias") >= 0 ? c.op.ValueArg("bias") : kNoValue;
+      if (!c.t.IsStored(weight) || (bias != kNoValue && !c.t.IsStored(bias))) return Opaque(c);
+      for (const ValueId stored : {weight, bias}) {
+        if (stored == kNoValue) continue;
+        const auto& axis =
+            c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path);
+        const Tensor own = LabelTracer::Along(rank, rank - 1, LabelTracer::Ids(axis));
+        const auto both = at::broadcast_tensors({ids, own});
+        const Tensor x = both[0].contiguous(), y = both[1].contiguous();
+        for (int64_t i = 0; i < x.numel(); ++i) {
+          const int64_t label = x.const_data_ptr<int64_t>()[i];
+          const int64_t coordinate = y.const_data_ptr<int64_t>()[i];
+          c.t.Union(label, coordinate);
+          if (label < 0) c.t.Pin(coordinate, Str(c.where(), ": normalises data that cannot be cut"));
+        }
+      }
+    }
+    c.t.AddNorm(c.index, c.op.ArgIndex("input"), ids);
+  }
+  c.t.Set(c.out(), c.t.Canonical(ids));
+}
+
+void GroupNorm(const Call& c) {
+  const ValueId input = c.op.ValueArg("input");
+  if (!c.ids(input).defined()) return;
+  const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
+  if (!TieChannels(c, ids, {"weight", "bias"})) return Opaque(c);
+  c.t.AddRuns(ids, c.op.Constant("num_groups").toInt(), c.where());
+  const Tensor labels = LabelTracer::Along(c.out_rank(), 1, ids);
+  c.t.AddNorm(c.index, c.op.ArgIndex("input"), labels);
+  c.t.Set(c.out(), labels);
+}
+
+}  // namespace
+
+void AddNormRules(LabelRules& rules) {
+  rules["aten::batch_norm"] = PerChannel;
+  rules["aten::instance_norm"] = PerChannel;
+  rules["aten::layer_norm"] = LastAxes;
+  rules["aten::rms_norm"] = LastAxes;
+  rules["aten::group_norm"] = GroupNorm;
+}
+
+}  // namespace espalier

@@ -1,0 +1,150 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+
+#include "env/base/error.h"
+#include "env/space/space_builder.h"
+
+// What the units mean for every argument and value of the graph: reads, pins, axis counts.
+
+namespace espalier {
+
+ReadPoint SpaceBuilder::MakePoint(const LabelTracer::Read& read) const {
+  const Tensor flat = read.ids.contiguous();
+  std::vector<int64_t> units;
+  for (int64_t i = 0; i < flat.numel(); ++i)
+    units.push_back(UnitOf(flat.const_data_ptr<int64_t>()[i]) + 1);  // 0 = not prunable
+  const Tensor numbers = Compress(at::tensor(units, at::kLong).view(flat.sizes()));
+  ReadPoint point{read.op, read.arg, read.element, -1, {}};
+  const std::vector<int64_t> varying = VaryingAxes(numbers);
+  if (varying.size() == 1)
+    point.axis = varying.front();
+  else
+    point.shape = numbers.sizes().vec();
+  const Tensor found = numbers.contiguous();
+  for (int64_t i = 0; i < found.numel(); ++i)
+    point.unit.push_back(static_cast<int32_t>(found.const_data_ptr<int64_t>()[i]) - 1);
+  // Compress lets a unit stand in for rigid entries beside it only where all agree.
+  if (varying.empty() && numbers.dim() > 0 && point.unit.front() < 0) point.unit.clear();
+  return point;
+}
+
+void SpaceBuilder::MakeReads() {
+  const auto add = [&](const std::vector<LabelTracer::Read>& from, std::vector<ReadPoint>& to) {
+    for (const LabelTracer::Read& read : from) {
+      ReadPoint point = MakePoint(read);
+      if (std::any_of(point.unit.begin(), point.unit.end(), [](int32_t u) { return u >= 0; }))
+        to.push_back(std::move(point));
+    }
+  };
+  add(tracer_.reads(), space_.reads_);
+  add(tracer_.norms(), space_.norms_);
+  for (const LabelTracer::Numbering& numbering : tracer_.numberings())
+    space_.numberings_.push_back({numbering.buffer, numbering.value, numbering.axis});
+}
+
+void SpaceBuilder::MakePins() {
+  for (const CoordinateAxis& axis : tracer_.axes()) {
+    if (!axis.is_root) continue;
+    std::map<int32_t, int64_t> counts;  // reason -> coordinates
+    for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
+      const UnitClass& owner = (*classes_)[classes_->Of(id)];
+      if (owner.reason >= 0) ++counts[owner.reason];
+    }
+    for (const auto& [reason, count] : counts)
+      space_.pins_.push_back({axis.parameter, axis.axis, count, classes_->Reason(reason)});
+  }
+}
+
+void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> units,
+                           bool in_block) const {
+  if (std::none_of(units.begin(), units.end(), [](int32_t unit) { return unit >= 0; })) return;
+  AxisCount count;
+  std::map<std::pair<int32_t, int32_t>, int64_t> coordinates;  // (group, parent's group) -> count
+  for (const int32_t unit : units) {
+    if (unit < 0) {
+      ++count.constant;
+      continue;
+    }
+    const int32_t parent = in_block ? -1 : space_.parent_of_unit(unit);
+    ++coordinates[{space_.group_of_unit(unit), parent < 0 ? -1 : space_.group_of_unit(parent)}];
+  }
+  for (const auto& [groups, times] : coordinates) {
+    const Group& group = space_.groups_[static_cast<size_t>(groups.first)];
+    // Of a block only its own units are listed; all blocks keep as many.
+    const bool whole = times % group.units == 0;
+    count.terms.push_back(
+        {groups.first, whole ? times / group.units : times, whole ? 1 : group.units, groups.second});
+  }
+  shape.axes[axis] = std::move(count);
+  shape.unit[axis] = std::move(units);
+  shape.in_block[axis] = in_block;
+}
+
+/// Labels along one axis give its units; along several, the inner axis gets the units of one block
+/// and the others the heads that make whole slabs.
+void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
+  const Tensor classes = classes_->ClassesOf(ids);
+  const std::vector<int64_t> varying = VaryingAxes(classes);
+  if (varying.empty()) return;
+  const auto unit_of = [&](int64_t number) {
+    return number > 0 ? (*classes_)[static_cast<int32_t>(number - 1)].unit : -1;
+  };
+  if (varying.size() == 1) {
+    const Tensor row = classes.reshape({-1}).contiguous();
+    std::vector<int32_t> units;
+    for (int64_t i = 0; i < row.numel(); ++i)
+      units.push_back(unit_of(row.const_data_ptr<int64_t>()[i]));
+    return SetAxis(shape, static_cast<size_t>(varying[0]), std::move(units), false);
+  }
+  const int64_t inner = classes_->InnerAxis(classes);
+  for (const int64_t axis : varying) {
+    const Tensor rows = classes.movedim(axis, 0).reshape({classes.size(axis), -1}).contiguous();
+    std::vector<int32_t> units;
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      const int64_t* row = rows.const_data_ptr<int64_t>() + i * rows.size(1);
+      if (axis == inner) {
+        units.push_back(unit_of(row[0]));
+        continue;
+      }
+      int32_t head = unit_of(row[0]) < 0 ? -1 : space_.parent_of_unit(unit_of(row[0]));
+      for (int64_t k = 1; k < rows.size(1); ++k) {
+        const int32_t unit = unit_of(row[k]);
+        if (unit < 0 || space_.parent_of_unit(unit) != head) head = -1;
+      }
+      units.push_back(head);
+    }
+    SetAxis(shape, static_cast<size_t>(axis), std::move(units), axis == inner);
+  }
+}
+
+void SpaceBuilder::MakeValues() {
+  const Graph& graph = space_.network_.graph;
+  for (size_t id = 0; id < graph.values.size(); ++id) {
+    ValueShape shape;
+    shape.sizes = tracer_.meta()[id].sizes;
+    for (const int64_t size : shape.sizes) shape.axes.push_back({size, {}});
+    shape.blocks.assign(shape.sizes.size(), 1);
+    shape.unit.resize(shape.sizes.size());
+    shape.in_block.assign(shape.sizes.size(), 0);
+    if (!graph.values[id].target.empty()) {
+      const std::string& name = space_.network_.store.Canonical(graph.values[id].target);
+      if (const auto* elements = tracer_.FindElements(name))
+        SetLabels(shape, at::arange(elements->first, elements->first + elements->count, at::kLong)
+                             .view(shape.sizes));
+      for (size_t axis = 0; axis < shape.sizes.size(); ++axis)
+        if (const auto* known = tracer_.FindAxis(name, static_cast<int64_t>(axis))) {
+          std::vector<int32_t> units;
+          for (int64_t i = 0; i < known->count; ++i) units.push_back(UnitOf(known->first + i));
+          SetAxis(shape, axis, std::move(units), false);
+          if (known->blocks > 1 && !shape.unit[axis].empty()) shape.blocks[axis] = known->blocks;
+        }
+    } else if (const Labels& labels = tracer_.labels(static_cast<ValueId>(id)); labels.defined()) {
+      SetLabels(shape, labels.ids);
+    }
+    space_.values_.push_back(std::move(shape));
+  }
+}
+
+}  // namespace espalier

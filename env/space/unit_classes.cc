@@ -1,0 +1,273 @@
+#include "env/space/unit_classes.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "env/base/error.h"
+
+namespace espalier {
+
+UnitClasses::UnitClasses(LabelTracer& tracer) : tracer_(tracer) {
+  JoinElements();
+  Collect();
+  CheckElements();
+  CollectBlocks();
+  CollectSlabs();
+  SettlePins();
+}
+
+void UnitClasses::Pin(int32_t index, const std::string& reason) {
+  UnitClass& owner = (*this)[index];
+  if (owner.reason >= 0) return;
+  tracer_.Pin(owner.ids.front(), reason);
+  owner.reason = tracer_.pins().back().reason;
+}
+
+/// A tensor known by axes and by elements: the axis' coordinate is that of all its elements. Elements
+/// nothing has met (positions beyond the recorded length) go with the rest of their index.
+void UnitClasses::JoinElements() {
+  bool any = false;
+  for (const CoordinateAxis& elements : tracer_.axes()) {
+    if (elements.kind != CoordinateAxis::Kind::kElements) continue;
+    any = true;
+    const auto& sizes = tracer_.StoredSizes(elements.parameter);
+    int64_t inner = elements.count;
+    for (size_t axis = 0; axis < sizes.size(); ++axis) {
+      inner /= sizes[axis];
+      const auto* known = tracer_.FindAxis(elements.parameter, static_cast<int64_t>(axis));
+      if (known == nullptr || known->blocks > 1) continue;
+      for (int64_t i = 0; i < elements.count; ++i)
+        tracer_.Union(elements.first + i, known->first + i / inner % sizes[axis]);
+    }
+  }
+  if (!any) return;
+  std::vector<int32_t> members(static_cast<size_t>(tracer_.coordinate_count()), 0);
+  for (int64_t id = 1; id < tracer_.coordinate_count(); ++id)
+    ++members[static_cast<size_t>(tracer_.Find(id))];
+  for (const CoordinateAxis& elements : tracer_.axes()) {
+    if (elements.kind != CoordinateAxis::Kind::kElements) continue;
+    const auto& sizes = tracer_.StoredSizes(elements.parameter);
+    int64_t inner = elements.count;
+    for (const int64_t size : sizes) {
+      inner /= size;
+      std::vector<int64_t> met(static_cast<size_t>(size), 0);  // by index: the one class met there
+      bool fits = true;
+      for (int64_t i = 0; i < elements.count && fits; ++i) {
+        const int64_t owner = tracer_.Find(elements.first + i);
+        int64_t& known = met[static_cast<size_t>(i / inner % size)];
+        if (members[static_cast<size_t>(owner)] == 1) continue;
+        fits = known == 0 || known == owner;
+        known = owner;
+      }
+      const std::set<int64_t> distinct(met.begin(), met.end());
+      if (!fits || distinct.size() < 2) continue;
+      for (int64_t i = 0; i < elements.count; ++i)
+        tracer_.Union(elements.first + i, met[static_cast<size_t>(i / inner % size)]);
+      break;
+    }
+  }
+}
+
+UnitClasses::ElementsCut UnitClasses::CutOf(const CoordinateAxis& elements) const {
+  const auto& sizes = tracer_.StoredSizes(elements.parameter);
+  const Tensor classes = ClassesOf(
+      at::arange(elements.first, elements.first + elements.count, at::kLong).view(sizes));
+  const std::vector<int64_t> varying = VaryingAxes(classes);
+  if (varying.size() == 1) return {varying[0], 1};
+  if (varying.size() == 2 && sizes.size() == 2) return {1, sizes[0]};
+  return {};
+}
+
+/// A tensor that is cut along two axes at once cannot be sliced.
+void UnitClasses::CheckElements() {
+  for (const CoordinateAxis& elements : tracer_.axes()) {
+    if (elements.kind != CoordinateAxis::Kind::kElements || CutOf(elements).axis >= 0) continue;
+    for (int64_t id = elements.first; id < elements.first + elements.count; ++id)
+      if (const int32_t index = Of(id); (*this)[index].free())
+        Pin(index, Str("'", elements.parameter, "' would be cut along several axes"));
+  }
+}
+
+void UnitClasses::Collect() {
+  class_of_.assign(static_cast<size_t>(tracer_.coordinate_count()), -1);
+  for (const CoordinateAxis& axis : tracer_.axes())
+    for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
+      const int64_t representative = tracer_.Find(id);
+      int32_t& known = class_of_[static_cast<size_t>(representative)];
+      if (known < 0) {
+        known = static_cast<int32_t>(classes_.size());
+        classes_.emplace_back();
+      }
+      const int32_t index = known;
+      class_of_[static_cast<size_t>(id)] = index;
+      UnitClass& owner = (*this)[index];
+      owner.ids.push_back(id);
+      owner.is_slab = owner.is_slab || axis.kind == CoordinateAxis::Kind::kSlab;
+      if (axis.is_root && owner.root == 0) owner.root = id;
+    }
+  for (const auto& [id, reason] : tracer_.pins()) {
+    UnitClass& owner = (*this)[Of(id)];
+    if (owner.reason < 0) owner.reason = reason;
+  }
+}
+
+Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
+  Tensor classes = ids.contiguous().clone();
+  int64_t* data = classes.mutable_data_ptr<int64_t>();
+  // Filler stays 0 and classes count from 1, so that Compress sees through spatial padding.
+  for (int64_t i = 0; i < classes.numel(); ++i)
+    data[i] = data[i] > 0 ? Of(data[i]) + 1 : data[i];
+  return Compress(classes);
+}
+
+int64_t UnitClasses::InnerAxis(const Tensor& classes) const {
+  const auto place = [&](const Tensor& at_one) {
+    const int64_t number = at_one.flatten()[0].item<int64_t>();
+    return number > 0 ? (*this)[static_cast<int32_t>(number - 1)].ids.front() : 0;
+  };
+  int64_t inner = -1, least = 0;
+  for (const int64_t axis : VaryingAxes(classes)) {
+    const int64_t step = std::abs(place(classes.select(axis, 1)) - place(classes));
+    if (inner < 0 || step < least) {
+      inner = axis;
+      least = step;
+    }
+  }
+  return inner;
+}
+
+void UnitClasses::CollectBlocks() {
+  for (const LabelTracer::Runs& runs : tracer_.runs()) {
+    const size_t length = runs.ids.size() / static_cast<size_t>(runs.runs);
+    std::vector<std::vector<int32_t>> slabs;
+    for (size_t i = 0; i < runs.ids.size(); ++i) {
+      if (i % length == 0) slabs.emplace_back();
+      slabs.back().push_back(Of(runs.ids[i]));
+    }
+    AddBlocks(std::move(slabs), runs.where);
+  }
+  const Graph& graph = tracer_.network().graph;
+  std::set<const void*> seen;
+  for (size_t id = 0; id < graph.values.size(); ++id) {
+    const Tensor& ids = tracer_.labels(static_cast<ValueId>(id)).ids;
+    if (!ids.defined() || VaryingAxes(ids).size() < 2 ||
+        !seen.insert(ids.unsafeGetTensorImpl()).second)
+      continue;
+    const Tensor classes = ClassesOf(ids);
+    if (VaryingAxes(classes).size() < 2) continue;
+    const int64_t inner = InnerAxis(classes);
+    const Tensor rows = classes.movedim(inner, -1).reshape({-1, classes.size(inner)}).contiguous();
+    const int64_t* data = rows.const_data_ptr<int64_t>();
+    std::vector<std::vector<int32_t>> slabs;
+    for (int64_t row = 0; row < rows.size(0); ++row) {
+      slabs.emplace_back();
+      for (int64_t i = 0; i < rows.size(1); ++i)
+        slabs.back().push_back(static_cast<int32_t>(data[row * rows.size(1) + i]) - 1);
+    }
+    const int32_t producer = graph.values[id].producer;
+    const Op* op = producer < 0 ? nullptr : &graph.ops[static_cast<size_t>(producer)];
+    AddBlocks(std::move(slabs), op ? Str(op->target(), " at '", op->module_path, "'")
+                                   : graph.values[id].name);
+  }
+}
+
+/// Slabs that are the same set count once; those that overlap in part cannot be expressed.
+void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::string& where) {
+  for (auto& slab : slabs) {
+    std::sort(slab.begin(), slab.end());
+    slab.erase(std::unique(slab.begin(), slab.end()), slab.end());
+    std::erase_if(slab, [](int32_t index) { return index < 0; });
+  }
+  std::sort(slabs.begin(), slabs.end());
+  slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());
+  if (slabs.size() < 2) return;
+  std::map<int32_t, size_t> owner;
+  bool overlap = false;
+  for (size_t s = 0; s < slabs.size(); ++s)
+    for (const int32_t index : slabs[s]) {
+      const auto [entry, fresh] = owner.try_emplace(index, s);
+      overlap = overlap || (!fresh && entry->second != s);
+    }
+  if (overlap) {
+    for (const auto& [index, slab] : owner)
+      Pin(index, Str(where, ": runs along two axes that share units"));
+    return;
+  }
+  for (const Blocks& known : blocks_)
+    if (known.slabs == slabs) return;
+  blocks_.push_back({std::move(slabs), where});
+}
+
+void UnitClasses::CollectSlabs() {
+  for (const auto& [id, members] : tracer_.slabs()) {
+    UnitClass& slab = (*this)[Of(id)];
+    for (const int64_t member : members) slab.covered.push_back(Of(member));
+  }
+  for (size_t i = 0; i < classes_.size(); ++i) {
+    UnitClass& slab = classes_[i];
+    if (!slab.is_slab) continue;
+    std::sort(slab.covered.begin(), slab.covered.end());
+    slab.covered.erase(std::unique(slab.covered.begin(), slab.covered.end()), slab.covered.end());
+    // A slab of coordinates that turned out to be one class is that class.
+    std::erase(slab.covered, static_cast<int32_t>(i));
+    slab.is_slab = !slab.covered.empty();
+  }
+  for (size_t i = 0; i < classes_.size(); ++i) {
+    if (!classes_[i].is_slab) continue;
+    const auto index = static_cast<int32_t>(i);
+    for (const int32_t member : classes_[i].covered) {
+      UnitClass& dim = (*this)[member];
+      if (dim.is_slab) {
+        Pin(index, "a set of heads that contains another");
+      } else if (dim.parent >= 0 && dim.parent != index) {
+        Pin(index, "shares dims with another head");
+        Pin(dim.parent, "shares dims with another head");
+      } else {
+        dim.parent = index;
+      }
+    }
+  }
+}
+
+/// Pins spread: blocks must have as many free classes each, and a head goes only as a whole.
+void UnitClasses::SettlePins() {
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const Blocks& blocks : blocks_) {
+      std::set<size_t> counts;
+      for (const auto& slab : blocks.slabs)
+        counts.insert(static_cast<size_t>(std::count_if(
+            slab.begin(), slab.end(), [&](int32_t index) { return (*this)[index].free(); })));
+      if (counts.size() < 2) continue;
+      for (const auto& slab : blocks.slabs)
+        for (const int32_t index : slab)
+          if ((*this)[index].free()) {
+            Pin(index, Str(blocks.where, ": its other blocks cannot lose as many"));
+            changed = true;
+          }
+    }
+  }
+  for (UnitClass& slab : classes_) {
+    if (!slab.is_slab || slab.reason >= 0) continue;
+    for (const int32_t member : slab.covered)
+      if (!(*this)[member].free()) {
+        Pin(Of(slab.ids.front()), "a head with dims that cannot be cut");
+        break;
+      }
+    if (slab.reason >= 0) continue;
+    // In every block structure a head is whole blocks, or the others would lack a part.
+    const std::set<int32_t> covered(slab.covered.begin(), slab.covered.end());
+    for (const Blocks& blocks : blocks_)
+      for (const auto& part : blocks.slabs) {
+        const auto inside = std::count_if(part.begin(), part.end(),
+                                          [&](int32_t index) { return covered.contains(index); });
+        if (inside != 0 && inside != static_cast<int64_t>(part.size()))
+          Pin(Of(slab.ids.front()), Str(blocks.where, ": a head is not a whole block there"));
+      }
+  }
+}
+
+}  // namespace espalier
