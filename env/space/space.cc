@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "env/base/error.h"
 #include "env/space/space_builder.h"
@@ -13,6 +14,12 @@ namespace espalier {
 int32_t Space::group_of_unit(int64_t unit) const {
   const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), unit);
   return static_cast<int32_t>(after - offsets_.begin()) - 1;
+}
+
+int64_t Space::layer_sets() const {
+  std::set<int32_t> sets;
+  for (const Group& group : groups_) sets.insert(group.layer_set);
+  return static_cast<int64_t>(sets.size());
 }
 
 int32_t Space::FindGroup(const std::string& name) const {

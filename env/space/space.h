@@ -41,6 +41,9 @@ struct Group {
   /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is
   /// in block u / (units / blocks).
   int64_t blocks = 1;
+  /// Groups with the same number share producers (parts of one axis that are coupled in different
+  /// ways): the sets of coupled layers that DepGraph's walk finds. Heads have that of their dims.
+  int32_t layer_set = -1;
   bool exact = true;  ///< false: a statistic runs over this axis (layer norm): certified against
                       ///< the statistic of the kept units
 };
@@ -132,6 +135,7 @@ class Space {
   const std::vector<ReadPoint>& norms() const { return norms_; }
   const std::vector<Numbering>& numberings() const { return numberings_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
+  int64_t layer_sets() const;  ///< distinct Group::layer_set
   int64_t total_units() const { return total_units_; }
   int64_t unit_offset(size_t group) const { return offsets_[group]; }  ///< first global unit number
   int32_t group_of_unit(int64_t unit) const;

@@ -49,6 +49,7 @@ Space SpaceBuilder::Build() {
   }
   MakeGroups();
   MakeHeads();
+  MakeLayerSets();
   MakeReads();
   MakePins();
   MakeValues();
@@ -318,6 +319,26 @@ void SpaceBuilder::MakeHeads() {
     }
     space_.groups_.push_back(std::move(group));
   }
+}
+
+void SpaceBuilder::MakeLayerSets() {
+  std::map<std::pair<std::string, int64_t>, int32_t> owner;  // producer axis -> set
+  std::vector<int32_t> parent;
+  const auto find = [&](int32_t set) {
+    while (parent[static_cast<size_t>(set)] != set) set = parent[static_cast<size_t>(set)];
+    return set;
+  };
+  for (Group& group : space_.groups_) {
+    group.layer_set = static_cast<int32_t>(parent.size());
+    parent.push_back(group.layer_set);
+    for (const Member& member : group.members) {
+      if (member.role != MemberRole::kProducer) continue;
+      const auto [entry, fresh] =
+          owner.try_emplace({member.parameter, member.axis}, group.layer_set);
+      if (!fresh) parent[static_cast<size_t>(find(group.layer_set))] = find(entry->second);
+    }
+  }
+  for (Group& group : space_.groups_) group.layer_set = find(group.layer_set);
 }
 
 int32_t SpaceBuilder::UnitOf(int64_t id) const {

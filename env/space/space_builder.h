@@ -38,6 +38,7 @@ class SpaceBuilder {
   std::string UniqueName(const std::string& base);
   int32_t UnitOf(int64_t id) const;
   ReadPoint MakePoint(const LabelTracer::Read& read) const;
+  void MakeLayerSets();
   void MakeReads();
   void MakePins();
   void MakeValues();

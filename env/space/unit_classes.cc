@@ -124,13 +124,15 @@ Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
 }
 
 int64_t UnitClasses::InnerAxis(const Tensor& classes) const {
-  const auto place = [&](const Tensor& at_one) {
-    const int64_t number = at_one.flatten()[0].item<int64_t>();
+  const auto place = [&](const Tensor& part) {
+    const int64_t number = part.flatten()[0].item<int64_t>();
     return number > 0 ? (*this)[static_cast<int32_t>(number - 1)].ids.front() : 0;
   };
   int64_t inner = -1, least = 0;
   for (const int64_t axis : VaryingAxes(classes)) {
-    const int64_t step = std::abs(place(classes.select(axis, 1)) - place(classes));
+    int64_t step = 0;  // to the next class along the axis; parts may share classes (query and key)
+    for (int64_t i = 1; i < classes.size(axis) && step == 0; ++i)
+      step = std::abs(place(classes.select(axis, i)) - place(classes));
     if (inner < 0 || step < least) {
       inner = axis;
       least = step;
