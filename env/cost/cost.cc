@@ -116,6 +116,7 @@ CostModel::CostModel(const Space& space) {
 ///          input side / output side; ReLU and max pooling nothing.
 void CostModel::AddOp(const Space& space, int32_t index) {
   const Op& op = space.network().graph.ops[static_cast<size_t>(index)];
+  if (op.outputs.empty()) return;  // an assertion
   const std::string name = op.handle.operator_name().name.substr(6);  // without "aten::"
   const auto& values = space.values();
   const ValueShape& out = values[static_cast<size_t>(op.outputs.front())];

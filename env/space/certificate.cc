@@ -50,8 +50,9 @@ Graph Widened(Graph graph) {
   return graph;
 }
 
-/// The same weights in double, with normalisation parameters drawn at random, so that a leaked channel
-/// cannot hide behind a zero mean, and multipliers close to zero (layer scale) brought to order 1.
+/// The same weights in double, with normalisation parameters drawn at random, so that a leaked
+/// channel cannot hide behind a zero mean, and multipliers close to zero (layer scale) brought to
+/// order 1.
 ParameterStore Disturbed(const Network& network, const ParameterStore& from, uint64_t seed) {
   ParameterStore store = from.Clone();
   for (const std::string& name : store.CanonicalNames())
@@ -70,8 +71,7 @@ ParameterStore Disturbed(const Network& network, const ParameterStore& from, uin
         const std::string& target = network.graph.values[static_cast<size_t>(use.value)].target;
         constexpr double kNoScale = 0.05;
         if (target.empty() || !store.Get(target).is_floating_point()) continue;
-        if (MaxAbs(store.Get(target)) < kNoScale)
-          store.Get(target).uniform_(0.5, 1.5, generator);
+        if (MaxAbs(store.Get(target)) < kNoScale) store.Get(target).uniform_(0.5, 1.5, generator);
       }
     if (name == "aten::layer_norm" || name == "aten::group_norm" || name == "aten::rms_norm") {
       draw("weight", 0.5, 1.5);
@@ -119,7 +119,8 @@ Tensor MaskTensor(const Space& space, const Selection& selection, at::ScalarType
 void CompareMaskedAndPruned(const Space& space, const Selection& selection, const Plan& plan,
                             const Network& pruned, uint64_t seed, Certificate& certificate) {
   const Network& source = space.network();
-  const Network reference = MaskedReference(space, EffectiveMask(space, UnitMask(space, selection)));
+  const Network reference =
+      MaskedReference(space, EffectiveMask(space, UnitMask(space, selection)));
   const Graph reference64 = Widened(reference.graph), source64 = Widened(source.graph),
               pruned64 = Widened(pruned.graph);
   const Runner masked(reference.graph), cut(pruned.graph), masked64(reference64), cut64(pruned64),
@@ -138,8 +139,8 @@ void CompareMaskedAndPruned(const Space& space, const Selection& selection, cons
     const auto x64 = RandomInputs(source, batch, seed, at::kDouble);
     const Tensor m64 = masked64.Run(disturbed, x64, gates64);
     const double scale = MaxAbs(m64);
-    certificate.max_rel_error_f64 =
-        std::max(certificate.max_rel_error_f64, MaxAbs(cut64.Run(disturbed_cut, x64) - m64) / scale);
+    certificate.max_rel_error_f64 = std::max(certificate.max_rel_error_f64,
+                                             MaxAbs(cut64.Run(disturbed_cut, x64) - m64) / scale);
     certificate.control =
         std::min(certificate.control, MaxAbs(uncut64.Run(disturbed, x64) - m64) / scale);
   }

@@ -11,11 +11,11 @@ namespace {
 
 /// The input of a layer that runs along `axis`: ties its columns and records the read. False when
 /// the labels run along other axes only; then the layer mixes rigid data for each unit on its own.
-bool ReadAxis(const Call& c, ValueId input, int64_t axis, const CoordinateAxis& columns) {
+bool ReadAxis(const Call& c, ValueId input, int64_t axis, const std::vector<int64_t>& columns) {
   const Tensor& labels = c.ids(input);
   if (labels.defined() && labels.size(axis) == 1 && !VaryingAxes(labels).empty()) {
-    for (int64_t i = 0; i < columns.count; ++i)
-      c.t.Pin(columns.first + i, Str(c.where(), ": reads data that cannot be cut"));
+    for (const int64_t column : columns)
+      c.t.Pin(column, Str(c.where(), ": reads data that cannot be cut"));
     return false;
   }
   const std::vector<int64_t> ids = c.t.AxisIds(input, axis, c.where());
@@ -28,23 +28,20 @@ bool ReadAxis(const Call& c, ValueId input, int64_t axis, const CoordinateAxis& 
   return true;
 }
 
-void PinRows(const Call& c, const CoordinateAxis& rows) {
-  for (int64_t i = 0; i < rows.count; ++i)
-    c.t.Pin(rows.first + i, Str(c.where(), ": its input is prunable along another axis"));
-}
-
 /// Output of a layer with `rows` along `axis` of an input whose labels may run along other axes.
 void Produce(const Call& c, ValueId input, bool reads_axis, int64_t axis,
-             const CoordinateAxis& rows) {
+             const std::vector<int64_t>& rows) {
   if (reads_axis) return SetFresh(c, axis, rows);
-  PinRows(c, rows);
+  for (const int64_t row : rows)
+    c.t.Pin(row, Str(c.where(), ": its input is prunable along another axis"));
   c.t.Set(c.out(), c.ids(input));
 }
 
 void Convolution(const Call& c) {
   const ValueId input = c.op.ValueArg("input"), weight = c.op.ValueArg("weight");
-  const bool transposed = c.name().find("transpose") != std::string::npos ||
-                          (c.op.ArgIndex("transposed") >= 0 && c.op.Constant("transposed").toBool());
+  const bool transposed =
+      c.name().find("transpose") != std::string::npos ||
+      (c.op.ArgIndex("transposed") >= 0 && c.op.Constant("transposed").toBool());
   if (!c.t.IsStored(weight)) return Opaque(c);
   if (c.rank(input) != c.rank(weight)) return Opaque(c);  // no batch axis
   const int64_t groups = c.op.Constant("groups").toInt();
@@ -61,61 +58,48 @@ void Convolution(const Call& c) {
     for (int64_t row = 0; row < out; ++row)
       repeated.push_back(ids[static_cast<size_t>(row / (out / in))]);
     Tie(c, repeated, rows);
-    TieBias(c, c.op.ValueArg("bias"), rows);
-    SetFresh(c, 1, rows);
+    TieBias(c, c.op.ValueArg("bias"), LabelTracer::Ids(rows));
+    SetFresh(c, 1, LabelTracer::Ids(rows));
     return;
   }
   // A transposed convolution's weight is [in, out / groups, ...]: the axes change places.
   const int64_t in_axis = transposed ? 0 : 1, out_axis = transposed ? 1 : 0;
   const auto& columns = c.t.StoredAxis(weight, in_axis, MemberRole::kConsumer, false, layer,
                                        transposed ? 1 : groups, in);
-  ReadAxis(c, input, 1, columns);
+  ReadAxis(c, input, 1, LabelTracer::Ids(columns));
   c.t.AddRuns(LabelTracer::Ids(columns), groups, c.where());
   const auto& rows = c.t.StoredAxis(weight, out_axis, MemberRole::kProducer, true, layer,
                                     transposed ? groups : 1, out);
   c.t.AddRuns(LabelTracer::Ids(rows), groups, c.where());
-  TieBias(c, c.op.ValueArg("bias"), rows);
-  SetFresh(c, 1, rows);
+  TieBias(c, c.op.ValueArg("bias"), LabelTracer::Ids(rows));
+  SetFresh(c, 1, LabelTracer::Ids(rows));
+}
+
+/// x @ W (+ bias): the weight's axes are `in` and 1 - in; it is stored, or moved around since.
+void Dense(const Call& c, ValueId input, ValueId weight, ValueId bias, int64_t in) {
+  const std::string& layer = c.op.module_path;
+  if (c.rank(weight) != 2) return Opaque(c);
+  const auto columns = c.t.WeightIds(weight, in, MemberRole::kConsumer, false, layer);
+  const auto rows = c.t.WeightIds(weight, 1 - in, MemberRole::kProducer, true, layer);
+  if (columns.empty() || rows.empty()) return Opaque(c);
+  const int64_t last = c.rank(input) - 1;
+  const bool reads = ReadAxis(c, input, last, columns);
+  TieBias(c, bias, rows);
+  Produce(c, input, reads, last, rows);
 }
 
 void Linear(const Call& c) {
-  const ValueId input = c.op.ValueArg("input"), weight = c.op.ValueArg("weight");
-  if (!c.t.IsStored(weight) || c.rank(weight) != 2) return Opaque(c);
-  const int64_t last = c.rank(input) - 1;
-  const std::string& layer = c.op.module_path;
-  const bool reads = ReadAxis(c, input, last,
-                              c.t.StoredAxis(weight, 1, MemberRole::kConsumer, false, layer));
-  const auto& rows = c.t.StoredAxis(weight, 0, MemberRole::kProducer, true, layer);
-  TieBias(c, c.op.ValueArg("bias"), rows);
-  Produce(c, input, reads, last, rows);
+  Dense(c, c.op.ValueArg("input"), c.op.ValueArg("weight"), c.op.ValueArg("bias"), 1);
 }
 
-/// x @ W (+ bias) with a stored W [in, out].
-void StoredProduct(const Call& c, ValueId input, ValueId weight, ValueId bias) {
-  const int64_t last = c.rank(input) - 1;
-  const std::string& layer = c.op.module_path;
-  const bool reads = ReadAxis(c, input, last,
-                              c.t.StoredAxis(weight, 0, MemberRole::kConsumer, false, layer));
-  const auto& rows = c.t.StoredAxis(weight, 1, MemberRole::kProducer, true, layer);
-  TieBias(c, bias, rows);
-  Produce(c, input, reads, last, rows);
+bool IsWeight(const Call& c, ValueId value) {
+  return !c.ids(value).defined() && (c.t.IsStored(value) || c.t.IsMovedStored(value));
 }
 
 /// Union of what meets on a contracted axis; the read is gated on the first operand.
 /// a [.., k] and b [.., k] broadcast to one shape, k their last axis, real sizes beside them.
 void Contract(const Call& c, const Tensor& a, const Tensor& b) {
-  if (!a.defined() && !b.defined()) return;
-  const Tensor none = at::full({}, -1, at::kLong);
-  const auto both = at::broadcast_tensors({a.defined() ? a : none, b.defined() ? b : none});
-  const Tensor x = both[0].contiguous(), y = both[1].contiguous();
-  const int64_t* xs = x.const_data_ptr<int64_t>();
-  const int64_t* ys = y.const_data_ptr<int64_t>();
-  const std::string rigid = Str(c.where(), ": summed with data that cannot be cut");
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    c.t.Union(xs[i], ys[i]);
-    if (xs[i] > 0 && ys[i] < 0) c.t.Pin(xs[i], rigid);
-    if (ys[i] > 0 && xs[i] < 0) c.t.Pin(ys[i], rigid);
-  }
+  if (a.defined() || b.defined()) UnionElements(c, a, b);
 }
 
 bool VariesAlong(const Tensor& ids, int64_t axis) { return ids.defined() && ids.size(axis) > 1; }
@@ -132,8 +116,8 @@ Tensor Product(const Call& c, int32_t a_use, const Tensor& a, const std::vector<
       PinSlabs(c, a, {m}, Str(c.where(), ": rows of a product"));
     if (VariesAlong(b, rank - 1) && VariesAlong(b, rank - 2))
       PinSlabs(c, b, {rank - 1}, Str(c.where(), ": columns of a product"));
-    const Tensor left = a.defined() ? a.unsqueeze(-2) : a;                          // [.., m, 1, k]
-    const Tensor right = b.defined() ? b.transpose(-1, -2).unsqueeze(-3) : b;       // [.., 1, n, k]
+    const Tensor left = a.defined() ? a.unsqueeze(-2) : a;                     // [.., m, 1, k]
+    const Tensor right = b.defined() ? b.transpose(-1, -2).unsqueeze(-3) : b;  // [.., 1, n, k]
     Contract(c, left, right);
     if (a.defined()) {
       Tensor read = a;
@@ -156,14 +140,11 @@ std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
 /// matmul, bmm, mm; baddbmm adds to it.
 void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   if (c.rank(a) < 2 || c.rank(b) < 2) return Opaque(c);
-  if (c.t.IsStored(b) && !c.ids(b).defined() && c.rank(b) == 2 && added == kNoValue)
-    return StoredProduct(c, a, b, kNoValue);
+  if (IsWeight(c, b) && c.rank(b) == 2 && added == kNoValue && !IsWeight(c, a))
+    return Dense(c, a, b, kNoValue, 0);
   const int64_t rank = c.out_rank();
   const auto operand = [&](ValueId value) {
-    Tensor ids = c.ids(value);
-    if (!ids.defined() && c.t.IsStored(value) && at::isFloatingType(c.t.MetaOf(value).dtype))
-      ids = c.t.StoredElements(value, c.op.module_path);
-    return Align(ids, rank);
+    return Align(c.t.Usable(value, c.op.module_path), rank);
   };
   int32_t use = 0;
   for (const Use& each : UsesOf(c.op))
@@ -171,8 +152,7 @@ void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   Tensor made = Product(c, use, operand(a), Widened(c.t.sizes(a), rank), operand(b),
                         Widened(c.t.sizes(b), rank), c.rank(a));
   if (added != kNoValue)
-    made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank),
-                Widened(c.t.sizes(added), rank));
+    made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank), Widened(c.t.sizes(added), rank));
   if (made.defined() && !VaryingAxes(made).empty()) c.t.Set(c.out(), made);
 }
 
@@ -187,13 +167,13 @@ void AddedMatmul(const Call& c) {  // baddbmm(self, batch1, batch2)
 
 void Addmm(const Call& c) {  // self + mat1 @ mat2
   const ValueId weight = c.op.ValueArg("mat2"), bias = c.op.ValueArg("self");
-  if (!c.t.IsStored(weight) || !c.t.IsStored(bias) || c.rank(bias) != 1) return Opaque(c);
-  StoredProduct(c, c.op.ValueArg("mat1"), weight, bias);
+  if (!IsWeight(c, weight) || c.rank(bias) != 1) return Opaque(c);
+  Dense(c, c.op.ValueArg("mat1"), weight, bias, 0);
 }
 
-/// scaled_dot_product_attention(q, k, v): query and key meet over their width, which is also tied to
-/// the value's (fused kernels want one width); heads meet across all three. The scale stays that of
-/// the uncut width.
+/// scaled_dot_product_attention(q, k, v): query and key meet over their width, which is also tied
+/// to the value's (fused kernels want one width); heads meet across all three. The scale stays that
+/// of the uncut width.
 void Attention(const Call& c) {
   const ValueId q = c.op.ValueArg("query"), k = c.op.ValueArg("key"), v = c.op.ValueArg("value");
   const int64_t rank = c.out_rank();
@@ -201,7 +181,8 @@ void Attention(const Call& c) {
   const Tensor &query = c.ids(q), &key = c.ids(k), &value = c.ids(v);
   if (!query.defined() && !key.defined() && !value.defined()) return;
   for (const Tensor* ids : {&query, &key, &value})
-    if (VariesAlong(*ids, rank - 2)) return PinInputs(c, Str(c.where(), ": cut runs over positions"));
+    if (VariesAlong(*ids, rank - 2))
+      return PinInputs(c, Str(c.where(), ": cut runs over positions"));
   const auto& q_sizes = c.t.sizes(q);
   const int64_t heads = rank - 3, repeat = q_sizes[static_cast<size_t>(heads)] /
                                            c.t.sizes(k)[static_cast<size_t>(heads)];
@@ -211,8 +192,7 @@ void Attention(const Call& c) {
   const Tensor wide_key = spread(key), wide_value = spread(value);
   Contract(c, query, wide_key);
   if (q_sizes.back() == c.t.sizes(v).back()) Contract(c, query, wide_value);
-  if (VariesAlong(query, rank - 1))
-    c.t.AddRead(c.index, c.op.ArgIndex("query"), 0, query);
+  if (VariesAlong(query, rank - 1)) c.t.AddRead(c.index, c.op.ArgIndex("query"), 0, query);
   if (const auto* scale = c.Constant("scale"); scale && scale->isNone()) {
     Op& op = c.Mutable();
     op.args[static_cast<size_t>(op.ArgIndex("scale"))] =
@@ -256,9 +236,7 @@ void Einsum(const Call& c) {
   const auto spread = [&](const std::string& letters, ValueId value, std::vector<int64_t>& sizes) {
     sizes.assign(all.size(), 1);
     std::vector<int64_t> order, shape(all.size(), 1);
-    Tensor ids = c.ids(value);
-    if (!ids.defined() && c.t.IsStored(value))
-      ids = c.t.StoredElements(value, c.op.module_path);
+    const Tensor ids = c.t.Usable(value, c.op.module_path);
     for (size_t i = 0; i < all.size(); ++i) {
       const size_t at = letters.find(all[i]);
       if (at == std::string::npos) continue;
@@ -303,7 +281,7 @@ void Embedding(const Call& c) {
   const ValueId weight = c.op.ValueArg("weight");
   if (!c.t.IsStored(weight) || c.ids(weight).defined()) return Opaque(c);
   SetFresh(c, c.out_rank() - 1,
-           c.t.StoredAxis(weight, 1, MemberRole::kProducer, true, c.op.module_path));
+           c.t.WeightIds(weight, 1, MemberRole::kProducer, true, c.op.module_path));
 }
 
 /// index_add(trunk, dim, index, branch): the branch's channels are named by a stored index list, so
@@ -313,8 +291,7 @@ void IndexAdd(const Call& c) {
   const ValueId index = c.op.ValueArg("index");
   if (!c.t.IsStored(index)) return Opaque(c);
   const int64_t dim = c.Dim("dim", c.out_rank());
-  ReadAxis(c, branch, dim,
-           c.t.StoredAxis(index, 0, MemberRole::kConsumer, false, c.op.module_path));
+  ReadAxis(c, branch, dim, c.t.WeightIds(index, 0, MemberRole::kConsumer, false, c.op.module_path));
   c.t.PinAll(c.ids(trunk), "residual trunk that keeps its width (decoupled branches)");
 }
 
@@ -356,8 +333,8 @@ void AddContractionRules(LabelRules& rules) {
   const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
     for (const char* name : names) rules[Str("aten::", name)] = rule;
   };
-  add(Convolution, {"conv1d", "conv2d", "conv3d", "convolution", "_convolution",
-                    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"});
+  add(Convolution, {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",
+                    "conv_transpose2d", "conv_transpose3d"});
   add(Linear, {"linear"});
   add(PlainMatmul, {"matmul", "bmm", "mm"});
   add(AddedMatmul, {"baddbmm"});

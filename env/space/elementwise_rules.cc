@@ -18,15 +18,14 @@ struct Operand {
 
 Operand OperandOf(const Call& c, ValueId value, int64_t rank, bool wanted) {
   Operand operand{c.ids(value), c.t.sizes(value)};
-  if (!operand.ids.defined() && wanted && c.t.IsStored(value))
-    operand.ids = c.t.StoredElements(value, c.op.module_path);
+  if (!operand.ids.defined() && wanted) operand.ids = c.t.Usable(value, c.op.module_path);
   operand.ids = Align(operand.ids, rank);
   operand.sizes.insert(operand.sizes.begin(), static_cast<size_t>(rank) - operand.sizes.size(), 1);
   return operand;
 }
 
-/// A stored operand can only be cut along axes on which the other one's labels run: along others its
-/// elements go together.
+/// A stored operand can only be cut along axes on which the other one's labels run: along others
+/// its elements go together.
 void Narrow(const Call& c, Operand& stored, const Tensor& other) {
   if (!stored.ids.defined()) return;
   const std::vector<int64_t> varying = VaryingAxes(other);
@@ -46,7 +45,11 @@ void Narrow(const Call& c, Operand& stored, const Tensor& other) {
 
 void MeetAll(const Call& c, const std::vector<ValueId>& values) {
   bool labelled = false;
-  for (const ValueId value : values) labelled = labelled || c.ids(value).defined();
+  for (const ValueId value : values) {
+    // Two free tensors may make a table that meets labels later.
+    if (c.t.IsMovedStored(value)) c.t.Usable(value, c.op.module_path);
+    labelled = labelled || c.ids(value).defined();
+  }
   if (!labelled) return;
   const int64_t rank = c.out_rank();
   // The labelled operands first, so that stored ones see all that is known.
@@ -55,8 +58,9 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
                         [&](ValueId value) { return c.ids(value).defined(); });
   Operand result = OperandOf(c, order[0], rank, false);
   for (size_t i = 1; i < order.size(); ++i) {
+    const bool fresh = !c.ids(order[i]).defined();
     Operand next = OperandOf(c, order[i], rank, true);
-    if (!c.ids(order[i]).defined() && result.ids.defined()) Narrow(c, next, result.ids);
+    if (fresh && result.ids.defined()) Narrow(c, next, result.ids);
     result.ids = Meet(c, result.ids, result.sizes, next.ids, next.sizes);
     for (size_t d = 0; d < result.sizes.size(); ++d)
       result.sizes[d] = std::max(result.sizes[d], next.sizes[d]);
@@ -74,9 +78,7 @@ void Arithmetic(const Call& c) {
 }
 
 /// masked_fill(self, mask, value): value is a number or a 0-dim tensor.
-void MaskedFill(const Call& c) {
-  MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("mask")});
-}
+void MaskedFill(const Call& c) { MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("mask")}); }
 
 /// prelu(self, weight): one slope, or one a channel of axis 1.
 void Prelu(const Call& c) {
@@ -145,21 +147,19 @@ void AddElementwiseRules(LabelRules& rules) {
        "log1p",      "expm1",     "sign",     "clamp_min", "clamp_max",  "lift_fresh_copy",
        "type_as",    "bernoulli", "softsign", "logit",     "isnan",      "log_sigmoid",
        "logical_not"});
-  add(Arithmetic,
-      {"add",     "add_", "sub", "sub_", "rsub",        "mul",        "mul_",      "div", "div_",
-       "maximum", "pow",  "eq",  "ne",   "lt",          "le",         "gt",        "ge",  "minimum",
-       "where",   "lerp", "and", "or",   "logical_and", "logical_or", "remainder", "addcmul"});
+  add(Arithmetic, {"add", "add_",        "sub",        "sub_",      "rsub",   "mul",  "mul_",
+                   "div", "div_",        "maximum",    "pow",       "eq",     "ne",   "lt",
+                   "le",  "gt",          "ge",         "minimum",   "where",  "lerp", "and",
+                   "or",  "logical_and", "logical_or", "remainder", "addcmul"});
   add(MaskedFill, {"masked_fill", "masked_fill_"});
   add(Prelu, {"prelu"});
   add(AlongAxis, {"softmax", "_softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"});
   add(Glu, {"glu"});
   add(Spatial,
-      {"max_pool1d",          "max_pool2d",          "max_pool3d",
-       "avg_pool1d",          "avg_pool2d",          "avg_pool3d",
-       "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-       "adaptive_max_pool1d", "adaptive_max_pool2d", "max_pool2d_with_indices",
-       "upsample_nearest1d",  "upsample_nearest2d",  "upsample_nearest3d",
-       "upsample_linear1d",   "upsample_bilinear2d", "upsample_bicubic2d",
+      {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+       "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+       "adaptive_max_pool2d", "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d",
+       "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d",
        "upsample_trilinear3d"});
   add(Nothing, {"sym_size", "size", "arange", "scalar_tensor", "item", "_assert_tensor_metadata"});
 }

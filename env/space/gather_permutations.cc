@@ -11,28 +11,10 @@ namespace {
 
 const std::set<std::string>& Movements() {
   static const std::set<std::string> kNames = {
-      "aten::view",       "aten::reshape", "aten::transpose", "aten::permute",  "aten::contiguous",
-      "aten::clone",      "aten::flatten", "aten::unflatten", "aten::swapaxes", "aten::_unsafe_view",
-      "aten::channel_shuffle"};
+      "aten::view",       "aten::reshape",      "aten::transpose",      "aten::permute",
+      "aten::contiguous", "aten::clone",        "aten::flatten",        "aten::unflatten",
+      "aten::swapaxes",   "aten::_unsafe_view", "aten::channel_shuffle"};
   return kNames;
-}
-
-/// Runs one movement on `x`; reshapes go to the recorded shape, since sizes may be computed.
-Tensor Moved(const Op& op, const Tensor& x, const std::vector<int64_t>& sizes) {
-  const std::string& name = op.handle.operator_name().name;
-  if (name == "aten::contiguous" || name == "aten::clone") return x;
-  if (name == "aten::transpose" || name == "aten::permute" || name == "aten::swapaxes" ||
-      name == "aten::channel_shuffle") {
-    std::vector<c10::IValue> stack = {x};
-    for (size_t a = 1; a < op.args.size(); ++a) {
-      const auto* constant = std::get_if<c10::IValue>(&op.args[a]);
-      if (constant == nullptr) return {};
-      stack.push_back(*constant);
-    }
-    op.handle.callBoxed(stack);
-    return stack.front().toTensor();
-  }
-  return x.numel() == 0 ? Tensor() : x.reshape(sizes);
 }
 
 /// The permutation of one axis that `places` (numbers of a tensor of `sizes`, moved around) amounts
@@ -81,8 +63,9 @@ Network GatherPermutations(Network network) {
     constexpr size_t kLongest = 6;
     while (chain.size() < kLongest && is_movement(last)) {
       const Op& op = graph.ops[static_cast<size_t>(last)];
-      places = Moved(op, places, sizes(op.outputs.front()));
-      if (!places.defined()) break;
+      const auto results = RunMovement(op, places, meta);
+      if (results.empty()) break;
+      places = results.front();
       chain.push_back(last);
       if (chain.size() > 1 && places.sizes() == at::IntArrayRef(sizes(start))) {
         auto here = PermutationOf(places, sizes(start));
@@ -115,7 +98,8 @@ Network GatherPermutations(Network network) {
   for (auto index = static_cast<int32_t>(graph.ops.size()) - 1; index >= 0; --index) {
     if (!used.contains(index)) continue;
     const ValueId output = graph.ops[static_cast<size_t>(index)].outputs.front();
-    bool read = std::find(graph.outputs.begin(), graph.outputs.end(), output) != graph.outputs.end();
+    bool read =
+        std::find(graph.outputs.begin(), graph.outputs.end(), output) != graph.outputs.end();
     for (size_t i = static_cast<size_t>(index) + 1; i < graph.ops.size() && !read; ++i)
       if (needed[i])
         for (const Use& use : UsesOf(graph.ops[i])) read = read || use.value == output;

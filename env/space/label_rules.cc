@@ -33,9 +33,9 @@ bool AnyLabelled(const Call& c) {
 
 void CopyLabels(const Call& c) {
   const ValueId input = UsesOf(c.op).empty() ? kNoValue : UsesOf(c.op).front().value;
-  if (c.t.IsStored(input) && at::isFloatingType(c.t.MetaOf(input).dtype) &&
-      !c.name().ends_with("_")) {
-    const Tensor elements = c.t.StoredElements(input, c.op.module_path);
+  if (!c.name().ends_with("_")) c.t.Usable(input, c.op.module_path);
+  if (c.t.IsStored(input) && !c.name().ends_with("_")) {
+    const Tensor elements = c.t.Usable(input, c.op.module_path);
     if (elements.defined()) c.t.Set(c.out(), elements);
     return;
   }
@@ -46,24 +46,35 @@ void CopyLabels(const Call& c) {
   }
 }
 
-void Tie(const Call& c, const std::vector<int64_t>& ids, const CoordinateAxis& axis) {
+void Tie(const Call& c, const std::vector<int64_t>& ids, const std::vector<int64_t>& coordinates) {
   for (size_t i = 0; i < ids.size(); ++i) {
-    const int64_t coordinate = axis.first + static_cast<int64_t>(i);
     if (ids[i] > 0)
-      c.t.Union(ids[i], coordinate);
+      c.t.Union(ids[i], coordinates[i]);
     else
-      c.t.Pin(coordinate, Str(c.where(), ": reads data that cannot be cut"));
+      c.t.Pin(coordinates[i], Str(c.where(), ": reads data that cannot be cut"));
   }
 }
 
-void TieBias(const Call& c, ValueId bias, const CoordinateAxis& rows) {
-  if (!c.t.IsStored(bias)) return;
-  Tie(c, LabelTracer::Ids(rows),
-      c.t.StoredAxis(bias, 0, MemberRole::kProducer, false, c.op.module_path));
+void Tie(const Call& c, const std::vector<int64_t>& ids, const CoordinateAxis& axis) {
+  Tie(c, ids, LabelTracer::Ids(axis));
 }
 
-void SetFresh(const Call& c, int64_t axis_position, const CoordinateAxis& axis) {
-  c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), axis_position, LabelTracer::Ids(axis)));
+void TieBias(const Call& c, ValueId bias, const std::vector<int64_t>& rows) {
+  if (bias == kNoValue) return;
+  const auto ids = c.t.WeightIds(bias, 0, MemberRole::kProducer, false, c.op.module_path);
+  if (ids.size() == rows.size()) return Tie(c, rows, ids);
+  for (const int64_t row : rows) c.t.Pin(row, Str(c.where(), ": its bias is computed"));
+}
+
+void SetFresh(const Call& c, int64_t axis_position, const std::vector<int64_t>& ids) {
+  c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), axis_position, ids));
+}
+
+void UnionAlong(const Call& c, const Tensor& ids, int64_t axis) {
+  const Tensor all = ids.contiguous();
+  const Tensor first = ids.narrow(axis, 0, 1).expand(ids.sizes()).contiguous();
+  for (int64_t i = 0; i < all.numel(); ++i)
+    c.t.Union(all.const_data_ptr<int64_t>()[i], first.const_data_ptr<int64_t>()[i]);
 }
 
 Tensor Align(const Tensor& ids, int64_t rank) {
@@ -80,16 +91,36 @@ void PinSlabs(const Call& c, const Tensor& ids, const std::vector<int64_t>& kept
 
 Tensor Remaining(const Call& c, const Tensor& ids, const std::vector<int64_t>& axes) {
   if (!ids.defined()) return {};
-  std::vector<int64_t> kept;
-  bool reduced = false;
-  for (const int64_t d : VaryingAxes(ids)) {
-    if (std::find(axes.begin(), axes.end(), d) == axes.end())
-      kept.push_back(d);
-    else
-      reduced = true;
+  std::vector<int64_t> kept, reduced;
+  for (const int64_t d : VaryingAxes(ids))
+    (std::find(axes.begin(), axes.end(), d) == axes.end() ? kept : reduced).push_back(d);
+  if (reduced.empty()) return ids;
+  if (kept.empty()) return {};
+  const int64_t inner = c.t.InnerAxis(ids);
+  if (std::find(reduced.begin(), reduced.end(), inner) != reduced.end())
+    return c.t.Slabs(ids, kept);
+  Tensor left = ids;
+  for (const int64_t axis : reduced) {
+    UnionAlong(c, left, axis);
+    left = left.narrow(axis, 0, 1);
   }
-  if (kept.empty()) return reduced ? Tensor() : ids;
-  return reduced ? c.t.Slabs(ids, kept) : ids;
+  return left;
+}
+
+/// Unions what meets element by element; labels that meet data which cannot be cut are pinned.
+Tensor UnionElements(const Call& c, const Tensor& a, const Tensor& b) {
+  const Tensor none = at::full({}, -1, at::kLong);
+  const auto both = at::broadcast_tensors({a.defined() ? a : none, b.defined() ? b : none});
+  const Tensor x = both[0].contiguous(), y = both[1].contiguous();
+  const int64_t* xs = x.const_data_ptr<int64_t>();
+  const int64_t* ys = y.const_data_ptr<int64_t>();
+  const std::string rigid = Str(c.where(), ": joined with data that cannot be cut");
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    c.t.Union(xs[i], ys[i]);
+    if (xs[i] > 0 && ys[i] < 0) c.t.Pin(xs[i], rigid);
+    if (ys[i] > 0 && xs[i] < 0) c.t.Pin(ys[i], rigid);
+  }
+  return at::where(x > 0, x, at::where(y > 0, y, at::minimum(x, y)));
 }
 
 namespace {
@@ -111,6 +142,10 @@ Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& small,
         return large;
       }
   if (common.empty()) return large;
+  // What runs along the inner axis is shared by all blocks; what runs along an outer one belongs to
+  // whole blocks (a factor per head).
+  if (std::find(common.begin(), common.end(), c.t.InnerAxis(large)) != common.end())
+    return c.t.Canonical(UnionElements(c, large, small));
   const Tensor slabs = c.t.Slabs(large, common).contiguous();
   if (!small.defined()) {
     c.t.PinAll(slabs, rigid);
@@ -128,7 +163,7 @@ Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& small,
 
 }  // namespace
 
-Tensor Meet(const Call& c, Tensor a, const std::vector<int64_t>& a_sizes, Tensor b,
+Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes, const Tensor& b,
             const std::vector<int64_t>& b_sizes) {
   if (!a.defined() && !b.defined()) return {};
   const auto misses = [](const std::vector<int64_t>& sizes, const Tensor& other) {
@@ -145,18 +180,7 @@ Tensor Meet(const Call& c, Tensor a, const std::vector<int64_t>& a_sizes, Tensor
   }
   if (b_misses) return MeetBroadcast(c, a, b, b_sizes);
   if (a_misses) return MeetBroadcast(c, b, a, a_sizes);
-  const Tensor none = at::full({}, -1, at::kLong);
-  const auto both = at::broadcast_tensors({a.defined() ? a : none, b.defined() ? b : none});
-  const Tensor x = both[0].contiguous(), y = both[1].contiguous();
-  const int64_t* xs = x.const_data_ptr<int64_t>();
-  const int64_t* ys = y.const_data_ptr<int64_t>();
-  const std::string rigid = Str(c.where(), ": joined with data that cannot be cut");
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    c.t.Union(xs[i], ys[i]);
-    if (xs[i] > 0 && ys[i] < 0) c.t.Pin(xs[i], rigid);
-    if (ys[i] > 0 && xs[i] < 0) c.t.Pin(ys[i], rigid);
-  }
-  const Tensor met = at::where(x > 0, x, at::where(y > 0, y, at::minimum(x, y)));
+  const Tensor met = UnionElements(c, a, b);
   return VaryingAxes(met).size() > 1 ? c.t.Canonical(met) : met;
 }
 

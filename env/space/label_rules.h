@@ -51,20 +51,26 @@ void CopyLabels(const Call& c);
 /// Couples ids with a stored tensor's coordinates. Coordinates that meet data which cannot be cut
 /// are pinned: a tensor used twice may meet prunable data elsewhere.
 void Tie(const Call& c, const std::vector<int64_t>& ids, const CoordinateAxis& axis);
-void TieBias(const Call& c, ValueId bias, const CoordinateAxis& rows);
-/// Output 0 gets fresh labels along one axis.
-void SetFresh(const Call& c, int64_t axis_position, const CoordinateAxis& axis);
+void Tie(const Call& c, const std::vector<int64_t>& ids, const std::vector<int64_t>& coordinates);
+/// A bias [rows]: stored, moved around, or (rows are pinned then) computed.
+void TieBias(const Call& c, ValueId bias, const std::vector<int64_t>& rows);
+/// Output 0 gets these labels along one axis.
+void SetFresh(const Call& c, int64_t axis_position, const std::vector<int64_t>& ids);
+/// Makes everything along an axis go together.
+void UnionAlong(const Call& c, const Tensor& ids, int64_t axis);
 /// Right-aligns labels with a broadcast result of `rank` axes.
 Tensor Align(const Tensor& ids, int64_t rank);
 /// Element-wise meeting of two operands (labels may be undefined, sizes are the real ones, all of
 /// the same rank): unions what meets, ties slabs with what is broadcast over them, pins what meets
 /// data that cannot be cut. Returns the result's labels; undefined when there are none.
-Tensor Meet(const Call& c, Tensor a, const std::vector<int64_t>& a_sizes, Tensor b,
+Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes, const Tensor& b,
             const std::vector<int64_t>& b_sizes);
+Tensor UnionElements(const Call& c, const Tensor& a, const Tensor& b);  ///< same sizes, or rigid
 /// Pins the slabs along an axis: as many of them as there are have to stay.
 void PinSlabs(const Call& c, const Tensor& ids, const std::vector<int64_t>& kept,
               const std::string& reason);
-/// What remains of labels when `axes` are contracted or reduced (they become size 1).
+/// What remains of labels when `axes` are contracted or reduced (they become size 1): with the
+/// inner axis gone, slabs (heads); with an outer one gone, what was summed over it goes together.
 Tensor Remaining(const Call& c, const Tensor& ids, const std::vector<int64_t>& axes);
 
 }  // namespace espalier

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
+#include <set>
 
 #include "env/base/error.h"
 #include "env/space/label_rules.h"
@@ -14,6 +16,45 @@ namespace {
 constexpr int64_t kMostElements = int64_t{1} << 22;
 
 }  // namespace
+
+std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector<ValueMeta>& meta) {
+  static const std::set<std::string> kReshapes = {
+      "aten::view",    "aten::reshape",      "aten::flatten", "aten::unflatten",
+      "aten::view_as", "aten::_unsafe_view", "aten::expand",  "aten::expand_as"};
+  const std::string& name = op.handle.operator_name().name;
+  if (kReshapes.contains(name)) {
+    const auto& sizes = meta[static_cast<size_t>(op.outputs.front())].sizes;
+    return {name.starts_with("aten::expand") ? x.expand(sizes) : x.reshape(sizes)};
+  }
+  if (name == "aten::clone" || name == "aten::contiguous") return {x};
+  const auto number = [&](ValueId value) {
+    return value == kNoValue ? std::nullopt : meta[static_cast<size_t>(value)].scalar;
+  };
+  std::vector<c10::IValue> stack = {x};
+  for (size_t a = 1; a < op.args.size(); ++a) {
+    if (const auto* constant = std::get_if<c10::IValue>(&op.args[a])) {
+      stack.push_back(*constant);
+    } else if (const auto* list = std::get_if<ScalarList>(&op.args[a])) {
+      std::vector<int64_t> items;
+      for (const auto& item : list->items) {
+        const auto known = std::holds_alternative<int64_t>(item)
+                               ? std::optional(std::get<int64_t>(item))
+                               : number(std::get<ValueId>(item));
+        if (!known) return {};
+        items.push_back(*known);
+      }
+      stack.emplace_back(items);
+    } else {
+      const auto* value = std::get_if<ValueId>(&op.args[a]);
+      const auto known = value ? number(*value) : std::nullopt;
+      if (!known) return {};
+      stack.emplace_back(*known);
+    }
+  }
+  op.handle.callBoxed(stack);
+  if (op.returns_list) return stack.front().toTensorVector();
+  return {stack.front().toTensor()};
+}
 
 std::vector<int64_t> VaryingAxes(const Tensor& ids) {
   std::vector<int64_t> axes;
@@ -43,8 +84,7 @@ void LabelTracer::Run() {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < network_.graph.ops.size(); ++i)
     ApplyLabelRule(*this, static_cast<int32_t>(i));
-  for (const ValueId output : network_.graph.outputs)
-    PinAll(labels(output).ids, "network output");
+  for (const ValueId output : network_.graph.outputs) PinAll(labels(output).ids, "network output");
 }
 
 int64_t LabelTracer::Mint(int64_t count) {
@@ -110,6 +150,92 @@ Tensor LabelTracer::StoredElements(ValueId value, const std::string& layer) {
              .layer = layer});
   const int64_t first = axes_[entry->second].first;
   return at::arange(first, first + count, at::kLong).view(sizes(value));
+}
+
+Tensor LabelTracer::Usable(ValueId value, const std::string& layer) {
+  if (value == kNoValue) return {};
+  if (labels(value).defined()) return labels(value).ids;
+  if (!at::isFloatingType(MetaOf(value).dtype)) return {};
+  if (IsStored(value)) return StoredElements(value, layer);
+  const auto moved = moved_.find(value);
+  if (moved == moved_.end()) return {};
+  const Moved from = moved->second;
+  const Tensor source = Usable(from.source, layer);
+  if (!source.defined()) return {};
+  const auto results = RunMovement(network_.graph.ops[static_cast<size_t>(from.op)],
+                                   source.expand(sizes(from.source)), meta_);
+  if (results.size() <= from.output) return {};
+  Set(value, Compress(results[from.output].contiguous()));
+  return labels(value).ids;
+}
+
+LabelTracer::Origin LabelTracer::OriginOf(ValueId value, int64_t axis) const {
+  std::vector<Moved> chain;
+  ValueId stored = value;
+  for (auto found = moved_.find(stored); found != moved_.end(); found = moved_.find(stored)) {
+    chain.insert(chain.begin(), found->second);
+    stored = found->second.source;
+  }
+  if (!IsStored(stored)) return {};
+  // Follow each stored axis through the movements: one of them ends up along `axis`.
+  const auto rank = static_cast<int64_t>(sizes(stored).size());
+  for (int64_t from = 0; from < rank; ++from) {
+    std::vector<int64_t> numbers(sizes(stored)[static_cast<size_t>(from)]);
+    std::iota(numbers.begin(), numbers.end(), 1);
+    Tensor moved = Along(rank, from, numbers).expand(sizes(stored));
+    for (const Moved& step : chain) {
+      const auto results =
+          RunMovement(network_.graph.ops[static_cast<size_t>(step.op)], moved, meta_);
+      if (results.size() <= step.output) return {};
+      moved = results[step.output];
+    }
+    const Tensor ids = Compress(moved.contiguous());
+    if (VaryingAxes(ids) != std::vector<int64_t>{axis}) continue;
+    const Tensor row = (ids.reshape({-1}) - 1).contiguous();
+    const int64_t* data = row.const_data_ptr<int64_t>();
+    return {stored, from, {data, data + row.numel()}};
+  }
+  return {};
+}
+
+std::vector<int64_t> LabelTracer::WeightIds(ValueId value, int64_t axis, MemberRole role,
+                                            bool is_root, const std::string& layer) {
+  if (IsStored(value)) return Ids(StoredAxis(value, axis, role, is_root, layer));
+  const Origin origin = OriginOf(value, axis);
+  if (origin.stored == kNoValue) return {};
+  const CoordinateAxis& coordinates = StoredAxis(origin.stored, origin.axis, role, is_root, layer);
+  std::vector<int64_t> ids = origin.places;
+  for (int64_t& id : ids) id += coordinates.first;
+  return ids;
+}
+
+std::vector<int64_t> LabelTracer::KnownWeightIds(ValueId value, int64_t axis) {
+  if (!IsMovedStored(value)) return {};
+  const Origin origin = OriginOf(value, axis);
+  if (origin.stored == kNoValue) return {};
+  const CoordinateAxis* known = FindAxis(StoredName(origin.stored), origin.axis);
+  if (known == nullptr || known->blocks > 1) return {};
+  std::vector<int64_t> ids = origin.places;
+  for (int64_t& id : ids) id += known->first;
+  return ids;
+}
+
+int64_t LabelTracer::InnerAxis(const Tensor& ids) {
+  int64_t inner = -1, least = 0;
+  const auto place = [&](const Tensor& part) {
+    const int64_t id = part.flatten()[0].item<int64_t>();
+    return id > 0 ? Find(id) : 0;
+  };
+  for (const int64_t axis : VaryingAxes(ids)) {
+    int64_t step = 0;
+    for (int64_t i = 1; i < ids.size(axis) && step == 0; ++i)
+      step = std::abs(place(ids.select(axis, i)) - place(ids));
+    if (step != 0 && (inner < 0 || step < least)) {
+      inner = axis;
+      least = step;
+    }
+  }
+  return inner;
 }
 
 const CoordinateAxis& LabelTracer::PhantomAxis(int64_t count, const std::string& layer) {

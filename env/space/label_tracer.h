@@ -102,8 +102,20 @@ class LabelTracer {
   /// The axis' coordinates, minted at first use. `value` must be a stored tensor.
   CoordinateAxis& StoredAxis(ValueId value, int64_t axis, MemberRole role, bool is_root,
                              const std::string& layer, int64_t blocks = 1, int64_t count = -1);
-  /// One coordinate per element of a stored tensor, in its shape; undefined when it is too large.
-  Tensor StoredElements(ValueId value, const std::string& layer);
+  /// The value's labels; for a stored tensor, or one that was only moved around since, one
+  /// coordinate per element. Undefined when there is nothing to cut.
+  Tensor Usable(ValueId value, const std::string& layer);
+  /// `value` is what op `index` made of a stored tensor (or of such a value) by moving it around.
+  void SetMoved(ValueId value, ValueId source, int32_t index, size_t output) {
+    moved_[value] = {source, index, output};
+  }
+  bool IsMovedStored(ValueId value) const { return moved_.contains(value); }
+  /// Coordinates along an axis of a layer's weight: a stored tensor's own, or those that were moved
+  /// there. Empty when the axis is not a slice of one stored axis.
+  std::vector<int64_t> WeightIds(ValueId value, int64_t axis, MemberRole role, bool is_root,
+                                 const std::string& layer);
+  /// The same for coordinates that are known already; empty for others.
+  std::vector<int64_t> KnownWeightIds(ValueId value, int64_t axis);
   const CoordinateAxis& PhantomAxis(int64_t count, const std::string& layer);
   void Union(int64_t a, int64_t b);
   void Pin(int64_t id, const std::string& reason);
@@ -132,7 +144,18 @@ class LabelTracer {
   /// A new buffer of the network and the value that reads it.
   ValueId AddBuffer(const std::string& name, const Tensor& tensor);
 
+  /// The axis along which labels step least, and so follow each other; -1 when there is none.
+  int64_t InnerAxis(const Tensor& ids);
+
  private:
+  Tensor StoredElements(ValueId value, const std::string& layer);
+  /// The stored tensor, its axis, and the index on it of every place along `axis` of a moved value.
+  struct Origin {
+    ValueId stored = kNoValue;
+    int64_t axis = 0;
+    std::vector<int64_t> places;
+  };
+  Origin OriginOf(ValueId value, int64_t axis) const;
   int64_t Mint(int64_t count);
   CoordinateAxis& AddAxis(CoordinateAxis axis);
 
@@ -151,7 +174,18 @@ class LabelTracer {
   std::map<std::vector<int64_t>, int64_t> slab_ids_;  // members -> slab
   std::map<int64_t, std::vector<int64_t>> slabs_;
   std::vector<Numbering> numberings_;
+  struct Moved {
+    ValueId source;
+    int32_t op;
+    size_t output;
+  };
+  std::map<ValueId, Moved> moved_;
 };
+
+/// Runs a data movement (reshape, permute, slice ...) on a tensor of the shape of its first
+/// argument, on numbers instead of data; reshapes go to the recorded sizes of the outputs. Empty
+/// when an argument is not known.
+std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector<ValueMeta>& meta);
 
 /// Axes along which compressed labels run.
 std::vector<int64_t> VaryingAxes(const Tensor& ids);

@@ -96,8 +96,8 @@ class LiteralEditor {
   }
   size_t Dim(const Op& op, ValueId value) const {
     const int64_t dim = Int(op, "dim").value_or(0);
-    return static_cast<size_t>(
-        dim < 0 ? dim + static_cast<int64_t>(Shape(value).sizes.size()) : dim);
+    return static_cast<size_t>(dim < 0 ? dim + static_cast<int64_t>(Shape(value).sizes.size())
+                                       : dim);
   }
 
   void Groups(const Op& op) {  // depthwise: as many groups as input channels

@@ -69,9 +69,8 @@ TORCH_LIBRARY(espalier_masked, library) {
       "layer_norm(Tensor x, Tensor mask, int[] shape, Tensor? weight, Tensor? bias, float eps) -> "
       "Tensor",
       MaskedLayerNorm);
-  library.def(
-      "rms_norm(Tensor x, Tensor mask, int[] shape, Tensor? weight, float? eps) -> Tensor",
-      MaskedRmsNorm);
+  library.def("rms_norm(Tensor x, Tensor mask, int[] shape, Tensor? weight, float? eps) -> Tensor",
+              MaskedRmsNorm);
   library.def(
       "group_norm(Tensor x, Tensor mask, int groups, Tensor? weight, Tensor? bias, float eps) -> "
       "Tensor",

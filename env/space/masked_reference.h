@@ -5,8 +5,8 @@
 
 namespace espalier {
 
-/// The network whose statistics over units (layer norm, group norm, RMS norm, mean over channels) are
-/// those of the units that `mask` keeps: what a cut network computes there, at the uncut width.
+/// The network whose statistics over units (layer norm, group norm, RMS norm, mean over channels)
+/// are those of the units that `mask` keeps: what a cut network computes there, at the uncut width.
 /// mask: [total_units] 0/1, effective. Reads are not masked: ReadGates does that.
 ///
 /// Errors   kModel for an op that takes a statistic in a way this does not know.

@@ -11,21 +11,14 @@
 namespace espalier {
 namespace {
 
-/// Labels of the moved value at full size; a stored tensor that is moved before it is used gets a
-/// coordinate per element. Undefined when there is nothing to follow.
+/// Labels of the moved value at full size. A stored tensor that is moved before it is used is only
+/// noted: whether it is a weight or an operand shows where it is read.
 Tensor FullLabels(const Call& c, ValueId input) {
   if (c.ids(input).defined()) return c.ids(input).expand(c.t.sizes(input));
-  const at::ScalarType dtype = c.t.MetaOf(input).dtype;
-  if (!c.t.IsStored(input) || !at::isFloatingType(dtype)) return {};
-  return c.t.StoredElements(input, c.op.module_path);
-}
-
-/// Makes everything along an axis go together.
-void UnionAlong(const Call& c, const Tensor& ids, int64_t axis) {
-  const Tensor all = ids.contiguous();
-  const Tensor first = ids.narrow(axis, 0, 1).expand(ids.sizes()).contiguous();
-  for (int64_t i = 0; i < all.numel(); ++i)
-    c.t.Union(all.const_data_ptr<int64_t>()[i], first.const_data_ptr<int64_t>()[i]);
+  if (c.t.IsStored(input) || c.t.IsMovedStored(input))
+    for (size_t i = 0; i < c.op.outputs.size(); ++i)
+      c.t.SetMoved(c.op.outputs[i], input, c.index, i);
+  return {};
 }
 
 void SetMoved(const Call& c, ValueId output, const Tensor& moved) {
@@ -38,7 +31,7 @@ void Reshape(const Call& c) {
   const ValueId input = std::get<ValueId>(c.op.args[0]);
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
-  const Tensor before = c.ids(input).defined() ? c.ids(input) : labels;
+  const Tensor before = c.ids(input);
   const Tensor after = Compress(labels.reshape(c.out_sizes()).contiguous());
   // An axis count that is computed at run time cannot follow a cut.
   for (const char* argument : {"size", "shape", "sizes"}) {
@@ -50,16 +43,11 @@ void Reshape(const Call& c) {
       if (std::holds_alternative<ValueId>(list->items[static_cast<size_t>(axis)]))
         PinSlabs(c, after, {axis}, Str(c.where(), ": the size of that axis is computed"));
   }
-  // Two axes that become one keep their order. With the axis that steps more inside, what is kept has
-  // to be the same in each of its blocks.
+  // Two axes that become one keep their order. With the axis that steps more inside, what is kept
+  // has to be the same in each of its blocks.
   const std::vector<int64_t> from = VaryingAxes(before), to = VaryingAxes(after);
-  if (from.size() > to.size()) {
-    const auto step = [&](int64_t axis) {
-      return (before.select(axis, 1).flatten()[0] - before.flatten()[0]).abs().item<int64_t>();
-    };
-    for (size_t i = 0; i + 1 < from.size(); ++i)
-      if (step(from[i]) < step(from[i + 1])) UnionAlong(c, before, from[i + 1]);
-  }
+  if (from.size() > to.size() && c.t.InnerAxis(before) != from.back())
+    UnionAlong(c, before, from.back());
   c.t.Set(c.out(), after);
 }
 
@@ -68,37 +56,8 @@ void Move(const Call& c) {
   const ValueId input = std::get<ValueId>(c.op.args[0]);
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
-  std::vector<c10::IValue> stack;
-  for (size_t a = 0; a < c.op.args.size(); ++a) {
-    if (a == 0) {
-      stack.emplace_back(labels);
-    } else if (const auto* constant = std::get_if<c10::IValue>(&c.op.args[a])) {
-      stack.push_back(*constant);
-    } else if (const auto* list = std::get_if<ScalarList>(&c.op.args[a])) {
-      std::vector<int64_t> items;
-      for (const auto& item : list->items) {
-        if (std::holds_alternative<int64_t>(item)) {
-          items.push_back(std::get<int64_t>(item));
-          continue;
-        }
-        const auto& scalar = c.t.MetaOf(std::get<ValueId>(item)).scalar;
-        if (!scalar) return Opaque(c);
-        items.push_back(*scalar);
-      }
-      stack.emplace_back(items);
-    } else {
-      const ValueId value = std::get_if<ValueId>(&c.op.args[a]) == nullptr
-                                ? kNoValue
-                                : std::get<ValueId>(c.op.args[a]);
-      const auto scalar = value == kNoValue ? std::nullopt : c.t.MetaOf(value).scalar;
-      if (!scalar) return Opaque(c);
-      stack.emplace_back(*scalar);
-    }
-  }
-  c.op.handle.callBoxed(stack);
-  const std::vector<Tensor> results = c.op.returns_list
-                                          ? stack.front().toTensorVector()
-                                          : std::vector<Tensor>{stack.front().toTensor()};
+  const std::vector<Tensor> results = RunMovement(c.op, labels, c.t.meta());
+  if (results.empty()) return Opaque(c);
   for (size_t i = 0; i < results.size(); ++i) SetMoved(c, c.op.outputs[i], results[i]);
 }
 
@@ -153,9 +112,10 @@ void Slice(const Call& c) {
 void Split(const Call& c) {
   const ValueId input = c.op.ValueArg("self");
   const Tensor labels = FullLabels(c, input);
-  if (!labels.defined()) return;
+  if (!labels.defined() && !c.t.IsMovedStored(c.out())) return;
   const int64_t dim = c.Dim("dim", c.rank(input));
-  if (Compress(labels.contiguous()).size(dim) > 1 && c.name() != "aten::split_with_sizes") {
+  const bool cut = !labels.defined() || Compress(labels.contiguous()).size(dim) > 1;
+  if (cut && c.name() != "aten::split_with_sizes") {
     std::vector<int64_t> sizes;
     for (const ValueId output : c.op.outputs)
       sizes.push_back(c.t.sizes(output)[static_cast<size_t>(dim)]);
@@ -163,7 +123,7 @@ void Split(const Call& c) {
     op.handle = FindOperator("aten::split_with_sizes", "");
     op.args = {input, c10::IValue(sizes), c10::IValue(dim)};
   }
-  Move(c);
+  if (labels.defined()) Move(c);
 }
 
 void Unbind(const Call& c) {
@@ -203,7 +163,8 @@ void Gather(const Call& c, ValueId input, int64_t dim, ValueId index) {
     return;
   }
   if (!c.t.IsStored(index) || c.t.sizes(index).size() != 1)
-    return c.t.PinAll(compressed, Str(c.where(), ": picks along a prunable axis by computed index"));
+    return c.t.PinAll(compressed,
+                      Str(c.where(), ": picks along a prunable axis by computed index"));
   const std::string& buffer = c.t.StoredName(index);
   const Tensor entries = c.t.network().store.Get(buffer).to(at::kLong);
   const Tensor picked = compressed.index_select(dim, entries);
@@ -222,8 +183,10 @@ void IndexSelect(const Call& c) {
 /// them it has to be a stored list. A free table is cut along the axes that are not indexed.
 void Index(const Call& c) {
   const ValueId input = c.op.ValueArg("self");
-  Tensor labels = FullLabels(c, input);
+  const bool is_table = !c.ids(input).defined();
+  Tensor labels = c.t.Usable(input, c.op.module_path);
   if (!labels.defined()) return;
+  labels = labels.expand(c.t.sizes(input));
   const auto& indices = std::get<ValueList>(c.op.args[1]).ids;
   std::vector<int64_t> indexed;
   for (size_t i = 0; i < indices.size(); ++i) {
@@ -231,7 +194,7 @@ void Index(const Call& c) {
     indexed.push_back(static_cast<int64_t>(i));
     if (c.t.MetaOf(indices[i]).dtype == at::kBool) return Opaque(c);
   }
-  if (!c.ids(input).defined()) {
+  if (is_table) {
     for (const int64_t axis : indexed) UnionAlong(c, labels, axis);
     labels = c.t.Canonical(labels).expand(c.t.sizes(input));
   }
@@ -263,7 +226,8 @@ void Unfold(const Call& c) {
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
   std::vector<c10::IValue> stack = {labels.to(at::kDouble)};
-  for (size_t a = 1; a < c.op.args.size(); ++a) stack.push_back(std::get<c10::IValue>(c.op.args[a]));
+  for (size_t a = 1; a < c.op.args.size(); ++a)
+    stack.push_back(std::get<c10::IValue>(c.op.args[a]));
   c.op.handle.callBoxed(stack);
   SetMoved(c, c.out(), stack.front().toTensor().to(at::kLong));
 }
@@ -271,15 +235,16 @@ void Unfold(const Call& c) {
 /// cat and stack: the operands' labels side by side.
 void Join(const Call& c) {
   const auto& values = std::get<ValueList>(c.op.args[0]).ids;
-  if (!AnyLabelled(c)) return;
+  bool moved = AnyLabelled(c);
+  for (const ValueId value : values) moved = moved || c.t.IsMovedStored(value);
+  if (!moved) return;
   const bool is_stack = c.name() == "aten::stack";
   const int64_t rank = c.out_rank(), dim = c.Dim("dim", rank);
   std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
   std::vector<Tensor> parts;
   for (const ValueId value : values) {  // the common shape of all operands off the joined axis
     Tensor ids = c.ids(value);
-    if (!ids.defined() && c.t.IsStored(value) && at::isFloatingType(c.t.MetaOf(value).dtype))
-      ids = c.t.StoredElements(value, c.op.module_path);
+    if (!ids.defined()) ids = c.t.Usable(value, c.op.module_path);
     if (!ids.defined())
       ids = at::full(std::vector<int64_t>(c.t.sizes(value).size(), 1), -1, at::kLong);
     if (is_stack) ids = ids.unsqueeze(dim);
@@ -290,8 +255,7 @@ void Join(const Call& c) {
             std::max(shape[static_cast<size_t>(d)], parts.back().size(d));
   }
   for (size_t i = 0; i < parts.size(); ++i) {
-    shape[static_cast<size_t>(dim)] =
-        is_stack ? 1 : c.t.sizes(values[i])[static_cast<size_t>(dim)];
+    shape[static_cast<size_t>(dim)] = is_stack ? 1 : c.t.sizes(values[i])[static_cast<size_t>(dim)];
     parts[i] = parts[i].expand(shape);
   }
   c.t.Set(c.out(), Compress(at::cat(parts, dim).contiguous()));
@@ -330,8 +294,8 @@ void Pad(const Call& c) {
   c.t.Set(c.out(), ids);
 }
 
-/// zeros, ones, full of a fixed shape that a recurrent layer starts from or that is joined to units:
-/// phantom coordinates, so that their sizes follow what they meet.
+/// zeros, ones, full of a fixed shape that a recurrent layer starts from or that is joined to
+/// units: phantom coordinates, so that their sizes follow what they meet.
 void Create(const Call& c) {
   int64_t count = 1;
   for (const int64_t size : c.out_sizes()) count *= size;
@@ -340,8 +304,9 @@ void Create(const Call& c) {
   for (const Op& op : c.t.network().graph.ops)
     for (const Use& use : UsesOf(op)) {
       const std::string& name = op.handle.operator_name().name;
-      wanted = wanted || (use.value == c.out() && (name == "aten::lstm" || name == "aten::gru" ||
-                                                   name == "aten::cat" || name == "aten::rnn_tanh"));
+      wanted =
+          wanted || (use.value == c.out() && (name == "aten::lstm" || name == "aten::gru" ||
+                                              name == "aten::cat" || name == "aten::rnn_tanh"));
     }
   if (!wanted || count > kMost || !at::isFloatingType(c.t.MetaOf(c.out()).dtype)) return;
   const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);

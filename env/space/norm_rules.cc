@@ -54,8 +54,7 @@ void LastAxes(const Call& c) {  // layer_norm, rms_norm
       if (!c.t.IsStored(weight) || (bias != kNoValue && !c.t.IsStored(bias))) return Opaque(c);
       for (const ValueId stored : {weight, bias}) {
         if (stored == kNoValue) continue;
-        const auto& axis =
-            c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path);
+        const auto& axis = c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path);
         const Tensor own = LabelTracer::Along(rank, rank - 1, LabelTracer::Ids(axis));
         const auto both = at::broadcast_tensors({ids, own});
         const Tensor x = both[0].contiguous(), y = both[1].contiguous();
@@ -63,7 +62,8 @@ void LastAxes(const Call& c) {  // layer_norm, rms_norm
           const int64_t label = x.const_data_ptr<int64_t>()[i];
           const int64_t coordinate = y.const_data_ptr<int64_t>()[i];
           c.t.Union(label, coordinate);
-          if (label < 0) c.t.Pin(coordinate, Str(c.where(), ": normalises data that cannot be cut"));
+          if (label < 0)
+            c.t.Pin(coordinate, Str(c.where(), ": normalises data that cannot be cut"));
         }
       }
     }

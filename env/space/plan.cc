@@ -129,9 +129,9 @@ Arg EditValue(const LiteralEdit& edit, const Arg& current) {
   const auto* computed = std::get_if<ScalarList>(&current);
   if (computed == nullptr) return c10::IValue(edit.to);
   if (computed->items.size() != edit.to.size())
-    throw Error(ErrorKind::kModel, Str("the plan edits '", edit.argument, "' of node '", edit.node,
-                                       "', which has ", computed->items.size(), " entries, not ",
-                                       edit.to.size()));
+    throw Error(ErrorKind::kModel,
+                Str("the plan edits '", edit.argument, "' of node '", edit.node, "', which has ",
+                    computed->items.size(), " entries, not ", edit.to.size()));
   ScalarList list = *computed;
   for (size_t i = 0; i < edit.to.size(); ++i)
     if (edit.to[i] != kComputed) list.items[i] = edit.to[i];
@@ -165,8 +165,8 @@ Plan MakePlan(const Space& space, const Selection& selection) {
   const std::vector<uint8_t> effective = EffectiveMask(space, mask);
   FillKept(space, effective, plan);
   for (const Numbering& numbering : space.numberings()) {
-    const auto& units =
-        space.values()[static_cast<size_t>(numbering.value)].unit[static_cast<size_t>(numbering.axis)];
+    const auto& units = space.values()[static_cast<size_t>(numbering.value)]
+                            .unit[static_cast<size_t>(numbering.axis)];
     std::vector<int64_t> kept;
     for (size_t i = 0; i < units.size(); ++i)
       if (units[i] < 0 || effective[static_cast<size_t>(units[i])])
@@ -222,8 +222,8 @@ ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {
   for (const std::string& name : store.CanonicalNames()) {
     const auto found = plan.kept.find(name);
     const Tensor& tensor = store.Get(name);
-    Tensor cut = found == plan.kept.end() ? tensor.detach().clone()
-                                          : SliceTensor(tensor, found->second);
+    Tensor cut =
+        found == plan.kept.end() ? tensor.detach().clone() : SliceTensor(tensor, found->second);
     if (const auto numbers = plan.renumbered.find(name); numbers != plan.renumbered.end())
       cut = Renumber(cut, numbers->second);
     sliced.Set(name, cut);

@@ -30,8 +30,7 @@ void Recurrent(const Call& c, const Layout& layout) {
   const std::string& path = c.op.module_path;
   const int64_t last = c.rank(input) - 1;
   std::vector<int64_t> below = c.t.AxisIds(input, last, c.where());
-  c.t.AddRead(c.index, c.op.ArgIndex("input"), 0,
-              LabelTracer::Along(c.rank(input), last, below));
+  c.t.AddRead(c.index, c.op.ArgIndex("input"), 0, LabelTracer::Along(c.rank(input), last, below));
   std::vector<int64_t> all;  // hidden units of every layer and direction
   for (int64_t layer = 0; layer < layers; ++layer) {
     std::vector<int64_t> produced;

@@ -33,9 +33,9 @@ Space BuildSpace(const Network& network, const SpaceOptions& options) {
     throw Error(ErrorKind::kConfig,
                 Str("space.attention = \"", options.attention, "\": expected dims, heads or both"),
                 SuggestName(options.attention, {"dims", "heads", "both"}));
-  return SpaceBuilder(GatherPermutations(options.decouple_residuals ? DecoupleResiduals(network)
-                                                                    : network),
-                      options)
+  return SpaceBuilder(
+             GatherPermutations(options.decouple_residuals ? DecoupleResiduals(network) : network),
+             options)
       .Build();
 }
 

@@ -63,8 +63,8 @@ struct ReadPoint {
   int32_t arg = -1;
   int32_t element = 0;
   int64_t axis = 1;  ///< -1: units run along several axes, see shape
-  /// Global unit number, -1 = not prunable. [axis size]; with axis -1 in row-major order of `shape`,
-  /// which has the value's rank and broadcasts to it.
+  /// Global unit number, -1 = not prunable. [axis size]; with axis -1 in row-major order of
+  /// `shape`, which has the value's rank and broadcasts to it.
   std::vector<int32_t> unit;
   std::vector<int64_t> shape{};
 };
@@ -105,8 +105,8 @@ struct ValueShape {
                                            ///< count / blocks on this axis; else 1
   std::vector<std::vector<int32_t>> unit;  ///< per axis: [coordinates] global unit, -1 rigid;
                                            ///< empty = the whole axis is rigid
-  std::vector<uint8_t> in_block;  ///< per axis: 1 = the units listed are those of one block, and all
-                                  ///< blocks keep as many
+  std::vector<uint8_t> in_block;  ///< per axis: 1 = the units listed are those of one block, and
+                                  ///< all blocks keep as many
 };
 
 /// A stored list of indices whose entries count in the coordinates of a value's axis: a cut of that
@@ -135,7 +135,7 @@ class Space {
   const std::vector<ReadPoint>& norms() const { return norms_; }
   const std::vector<Numbering>& numberings() const { return numberings_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
-  int64_t layer_sets() const;  ///< distinct Group::layer_set
+  int64_t layer_sets() const;                                        ///< distinct Group::layer_set
   int64_t total_units() const { return total_units_; }
   int64_t unit_offset(size_t group) const { return offsets_[group]; }  ///< first global unit number
   int32_t group_of_unit(int64_t unit) const;

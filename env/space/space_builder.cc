@@ -97,7 +97,8 @@ void SpaceBuilder::MakeGroups() {
   };
   for (size_t c = 0; c < classes.all().size(); ++c) {
     if (!classes.all()[c].free()) continue;
-    const auto [entry, fresh] = patterns.try_emplace(PatternOf(classes.all()[c].ids), parent.size());
+    const auto [entry, fresh] =
+        patterns.try_emplace(PatternOf(classes.all()[c].ids), parent.size());
     if (fresh) parent.push_back(parent.size());
     number[c] = entry->second;
   }
@@ -107,8 +108,7 @@ void SpaceBuilder::MakeGroups() {
       for (const int32_t index : slab) {
         if (!classes[index].free()) continue;
         if (first < 0) first = index;
-        parent[find(number[static_cast<size_t>(index)])] =
-            find(number[static_cast<size_t>(first)]);
+        parent[find(number[static_cast<size_t>(index)])] = find(number[static_cast<size_t>(first)]);
       }
   }
   std::map<size_t, std::vector<int32_t>> sets;
@@ -202,8 +202,7 @@ void SpaceBuilder::AddGroup(const std::vector<int32_t>& members, int64_t blocks,
                             const std::string& kind) {
   UnitClasses& classes = *classes_;
   Group group;
-  group.name =
-      UniqueName(ModuleOf(tracer_.AxisOf(classes[members.front()].root).parameter));
+  group.name = UniqueName(ModuleOf(tracer_.AxisOf(classes[members.front()].root).parameter));
   group.kind = kind;
   group.units = static_cast<int64_t>(members.size());
   group.blocks = blocks;
@@ -229,8 +228,13 @@ void SpaceBuilder::AddMembers(Group& group, const std::vector<int32_t>& classes,
     for (const auto& [first, per_unit] : pattern) {
       const CoordinateAxis& axis = tracer_.AxisOf(first);
       if (axis.parameter.empty()) continue;  // phantoms: only literals follow
-      Member member{axis.parameter, axis.axis, axis.blocks, axis.role,
-                    per_unit,       {},        static_cast<int64_t>(start)};
+      Member member{axis.parameter,
+                    axis.axis,
+                    axis.blocks,
+                    axis.role,
+                    per_unit,
+                    {},
+                    static_cast<int64_t>(start)};
       const auto cut = axis.kind == CoordinateAxis::Kind::kElements
                            ? classes_->CutOf(axis)
                            : UnitClasses::ElementsCut{axis.axis, axis.blocks};
@@ -239,15 +243,13 @@ void SpaceBuilder::AddMembers(Group& group, const std::vector<int32_t>& classes,
         member.axis = cut.axis;
         member.blocks = cut.blocks;
         const auto& sizes = tracer_.StoredSizes(axis.parameter);
-        for (size_t d = static_cast<size_t>(cut.axis) + 1; d < sizes.size(); ++d)
-          inner *= sizes[d];
+        for (size_t d = static_cast<size_t>(cut.axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
         const int64_t size = cut.blocks > 1 ? axis.count : sizes[static_cast<size_t>(cut.axis)];
         member.per_unit = per_unit * size / axis.count;
         for (size_t u = start; u < end; ++u) {
           std::set<int64_t> indices;
           for (const int64_t id : ids[u])
-            if (id >= first && id < first + axis.count)
-              indices.insert((id - first) / inner % size);
+            if (id >= first && id < first + axis.count) indices.insert((id - first) / inner % size);
           member.per_unit = static_cast<int64_t>(indices.size());
           member.indices.insert(member.indices.end(), indices.begin(), indices.end());
         }

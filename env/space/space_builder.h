@@ -12,8 +12,9 @@
 
 namespace espalier {
 
-/// Chains of reshapes and transposes whose net effect is a permutation of one axis (channel shuffle)
-/// become one index_select over a stored list: after a cut, order and counts need not be regular.
+/// Chains of reshapes and transposes whose net effect is a permutation of one axis (channel
+/// shuffle) become one index_select over a stored list: after a cut, order and counts need not be
+/// regular.
 Network GatherPermutations(Network network);
 
 /// Turns the tracer's coordinates into units, groups, pins and axis counts.

@@ -74,8 +74,8 @@ void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> 
     const Group& group = space_.groups_[static_cast<size_t>(groups.first)];
     // Of a block only its own units are listed; all blocks keep as many.
     const bool whole = times % group.units == 0;
-    count.terms.push_back(
-        {groups.first, whole ? times / group.units : times, whole ? 1 : group.units, groups.second});
+    count.terms.push_back({groups.first, whole ? times / group.units : times,
+                           whole ? 1 : group.units, groups.second});
   }
   shape.axes[axis] = std::move(count);
   shape.unit[axis] = std::move(units);
@@ -142,6 +142,14 @@ void SpaceBuilder::MakeValues() {
         }
     } else if (const Labels& labels = tracer_.labels(static_cast<ValueId>(id)); labels.defined()) {
       SetLabels(shape, labels.ids);
+    } else if (tracer_.IsMovedStored(static_cast<ValueId>(id))) {
+      for (size_t axis = 0; axis < shape.sizes.size(); ++axis) {
+        std::vector<int32_t> units;
+        for (const int64_t known :
+             tracer_.KnownWeightIds(static_cast<ValueId>(id), static_cast<int64_t>(axis)))
+          units.push_back(UnitOf(known));
+        SetAxis(shape, axis, std::move(units), false);
+      }
     }
     space_.values_.push_back(std::move(shape));
   }

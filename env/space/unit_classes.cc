@@ -26,8 +26,8 @@ void UnitClasses::Pin(int32_t index, const std::string& reason) {
   owner.reason = tracer_.pins().back().reason;
 }
 
-/// A tensor known by axes and by elements: the axis' coordinate is that of all its elements. Elements
-/// nothing has met (positions beyond the recorded length) go with the rest of their index.
+/// A tensor known by axes and by elements: the axis' coordinate is that of all its elements.
+/// Elements nothing has met (positions beyond the recorded length) go with the rest of their index.
 void UnitClasses::JoinElements() {
   bool any = false;
   for (const CoordinateAxis& elements : tracer_.axes()) {
@@ -73,8 +73,8 @@ void UnitClasses::JoinElements() {
 
 UnitClasses::ElementsCut UnitClasses::CutOf(const CoordinateAxis& elements) const {
   const auto& sizes = tracer_.StoredSizes(elements.parameter);
-  const Tensor classes = ClassesOf(
-      at::arange(elements.first, elements.first + elements.count, at::kLong).view(sizes));
+  const Tensor classes =
+      ClassesOf(at::arange(elements.first, elements.first + elements.count, at::kLong).view(sizes));
   const std::vector<int64_t> varying = VaryingAxes(classes);
   if (varying.size() == 1) return {varying[0], 1};
   if (varying.size() == 2 && sizes.size() == 2) return {1, sizes[0]};
@@ -118,8 +118,7 @@ Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
   Tensor classes = ids.contiguous().clone();
   int64_t* data = classes.mutable_data_ptr<int64_t>();
   // Filler stays 0 and classes count from 1, so that Compress sees through spatial padding.
-  for (int64_t i = 0; i < classes.numel(); ++i)
-    data[i] = data[i] > 0 ? Of(data[i]) + 1 : data[i];
+  for (int64_t i = 0; i < classes.numel(); ++i) data[i] = data[i] > 0 ? Of(data[i]) + 1 : data[i];
   return Compress(classes);
 }
 
@@ -171,8 +170,8 @@ void UnitClasses::CollectBlocks() {
     }
     const int32_t producer = graph.values[id].producer;
     const Op* op = producer < 0 ? nullptr : &graph.ops[static_cast<size_t>(producer)];
-    AddBlocks(std::move(slabs), op ? Str(op->target(), " at '", op->module_path, "'")
-                                   : graph.values[id].name);
+    AddBlocks(std::move(slabs),
+              op ? Str(op->target(), " at '", op->module_path, "'") : graph.values[id].name);
   }
 }
 

@@ -11,18 +11,18 @@ namespace espalier {
 
 /// One class of coupled coordinates: what disappears when a single channel disappears.
 struct UnitClass {
-  std::vector<int64_t> ids;       ///< ascending
-  int32_t reason = -1;            ///< pinned when >= 0: index into the tracer's reasons
-  int64_t root = 0;               ///< first coordinate of a root axis; 0 = none
-  bool is_slab = false;           ///< a head: goes with all classes of its slabs
-  std::vector<int32_t> covered;   ///< is_slab: those classes, ascending
-  int32_t parent = -1;            ///< the slab class that covers it
-  int32_t unit = -1;              ///< global unit number, once it has one
+  std::vector<int64_t> ids;      ///< ascending
+  int32_t reason = -1;           ///< pinned when >= 0: index into the tracer's reasons
+  int64_t root = 0;              ///< first coordinate of a root axis; 0 = none
+  bool is_slab = false;          ///< a head: goes with all classes of its slabs
+  std::vector<int32_t> covered;  ///< is_slab: those classes, ascending
+  int32_t parent = -1;           ///< the slab class that covers it
+  int32_t unit = -1;             ///< global unit number, once it has one
   bool free() const { return reason < 0 && root > 0 && !is_slab; }
 };
 
-/// The tracer's coordinates as classes, with what they owe each other: equal counts in the blocks of
-/// an axis that an op splits in two (heads, convolution groups), and heads that go as a whole.
+/// The tracer's coordinates as classes, with what they owe each other: equal counts in the blocks
+/// of an axis that an op splits in two (heads, convolution groups), and heads that go as a whole.
 class UnitClasses {
  public:
   explicit UnitClasses(LabelTracer& tracer);
@@ -50,7 +50,8 @@ class UnitClasses {
   ElementsCut CutOf(const CoordinateAxis& elements) const;
   /// Classes of a value's labels, [-1 rigid], in the compressed shape.
   Tensor ClassesOf(const Tensor& ids) const;
-  /// The axis of class labels along which units follow each other; the other varying axes are blocks.
+  /// The axis of class labels along which units follow each other; the other varying axes are
+  /// blocks.
   int64_t InnerAxis(const Tensor& classes) const;
 
  private:
