@@ -77,6 +77,10 @@ void Arithmetic(const Call& c) {
   MeetAll(c, values);
 }
 
+/// copy_(self, source): the labels that were there go, those of the source come; both meet, since the
+/// tensor is one.
+void Copy(const Call& c) { MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("src")}); }
+
 /// masked_fill(self, mask, value): value is a number or a 0-dim tensor.
 void MaskedFill(const Call& c) { MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("mask")}); }
 
@@ -151,6 +155,7 @@ void AddElementwiseRules(LabelRules& rules) {
                    "div", "div_",        "maximum",    "pow",       "eq",     "ne",   "lt",
                    "le",  "gt",          "ge",         "minimum",   "where",  "lerp", "and",
                    "or",  "logical_and", "logical_or", "remainder", "addcmul"});
+  add(Copy, {"copy_", "copy"});
   add(MaskedFill, {"masked_fill", "masked_fill_"});
   add(Prelu, {"prelu"});
   add(AlongAxis, {"softmax", "_softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"});
