@@ -62,12 +62,15 @@ ModelConfig ReadModelOptions(const Arguments& arguments) {
 
 void AddSpaceOptions(OptionList& add) {
   add.Flag("decouple-residuals", "separate residual branches from their trunk");
+  add.Text("attention", "WHAT", "dims",
+           "what of an attention can go: dims of its heads, heads, or both");
   add.List("exclude", "PATTERN", "module path that is not cut, * is any text; may be repeated");
 }
 
 SpaceOptions ReadSpaceOptions(const Arguments& arguments) {
   return {.decouple_residuals = arguments.Has("decouple-residuals"),
-          .exclude = arguments.List("exclude")};
+          .exclude = arguments.List("exclude"),
+          .attention = arguments.Text("attention")};
 }
 
 std::string DataHash(const Splits& splits) {

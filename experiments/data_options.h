@@ -17,7 +17,7 @@ void AddModelOptions(OptionList& add);
 /// The first positional argument as a model. Errors: kUsage.
 ModelConfig ReadModelOptions(const Arguments& arguments);
 
-/// --decouple-residuals and --exclude.
+/// --decouple-residuals, --attention and --exclude.
 void AddSpaceOptions(OptionList& add);
 SpaceOptions ReadSpaceOptions(const Arguments& arguments);
 

@@ -26,7 +26,8 @@ ordered_json SourceToJson(const CutSource& source) {
           {"seed", source.seed},
           {"file_sha256", source.file_sha256},
           {"decouple_residuals", source.space.decouple_residuals},
-          {"exclude", source.space.exclude}};
+          {"exclude", source.space.exclude},
+          {"attention", source.space.attention}};
 }
 
 CutSource SourceFromJson(const ordered_json& json) {
@@ -40,6 +41,7 @@ CutSource SourceFromJson(const ordered_json& json) {
   source.file_sha256 = json.at("file_sha256");
   source.space.decouple_residuals = json.at("decouple_residuals");
   source.space.exclude = json.at("exclude").get<std::vector<std::string>>();
+  source.space.attention = json.value("attention", "dims");
   return source;
 }
 

@@ -9,11 +9,17 @@ Schema Describe(SpaceConfig& config) {
   return Schema()
       .Add("decouple_residuals", &config.decouple_residuals,
            "separate residual branches from their trunk: the trunk keeps its width")
-      .Add("exclude", &config.exclude, "module paths that are not cut; * stands for any text");
+      .Add("exclude", &config.exclude, "module paths that are not cut; * stands for any text")
+      .Add("attention", &config.attention,
+           "what of an attention can go: dims of its heads, whole heads, or both as groups of one "
+           "space",
+           {"dims", "heads", "both"});
 }
 
 SpaceOptions ToOptions(const SpaceConfig& config) {
-  return {.decouple_residuals = config.decouple_residuals, .exclude = config.exclude};
+  return {.decouple_residuals = config.decouple_residuals,
+          .exclude = config.exclude,
+          .attention = config.attention};
 }
 
 Schema Describe(ControlsConfig& config) {

@@ -21,6 +21,7 @@ namespace espalier {
 struct SpaceConfig {
   bool decouple_residuals = false;
   std::vector<std::string> exclude;
+  std::string attention = "dims";
 };
 Schema Describe(SpaceConfig& config);
 SpaceOptions ToOptions(const SpaceConfig& config);

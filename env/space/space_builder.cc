@@ -344,7 +344,13 @@ void SpaceBuilder::MakeLayerSets() {
 }
 
 int32_t SpaceBuilder::UnitOf(int64_t id) const {
-  return id <= 0 ? -1 : (*classes_)[classes_->Of(id)].unit;
+  return id <= 0 ? -1 : UnitOfClass(classes_->Of(id));
+}
+
+int32_t SpaceBuilder::UnitOfClass(int32_t index) const {
+  const UnitClass& owner = (*classes_)[index];
+  // A dim that cannot go alone goes with its head.
+  return owner.unit < 0 && owner.parent >= 0 ? (*classes_)[owner.parent].unit : owner.unit;
 }
 
 }  // namespace espalier

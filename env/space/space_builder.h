@@ -38,6 +38,7 @@ class SpaceBuilder {
   bool OrderByBlocks(std::vector<int32_t>& classes, int64_t& blocks, std::string& where) const;
   std::string UniqueName(const std::string& base);
   int32_t UnitOf(int64_t id) const;
+  int32_t UnitOfClass(int32_t index) const;
   ReadPoint MakePoint(const LabelTracer::Read& read) const;
   void MakeLayerSets();
   void MakeReads();

@@ -89,7 +89,7 @@ void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
   const std::vector<int64_t> varying = VaryingAxes(classes);
   if (varying.empty()) return;
   const auto unit_of = [&](int64_t number) {
-    return number > 0 ? (*classes_)[static_cast<int32_t>(number - 1)].unit : -1;
+    return number > 0 ? UnitOfClass(static_cast<int32_t>(number - 1)) : -1;
   };
   if (varying.size() == 1) {
     const Tensor row = classes.reshape({-1}).contiguous();
@@ -105,14 +105,19 @@ void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
     for (int64_t i = 0; i < rows.size(0); ++i) {
       const int64_t* row = rows.const_data_ptr<int64_t>() + i * rows.size(1);
       if (axis == inner) {
-        units.push_back(unit_of(row[0]));
+        const int32_t unit = unit_of(row[0]);  // of the dim itself; whole heads leave it whole
+        const bool own = unit >= 0 && (*classes_)[static_cast<int32_t>(row[0] - 1)].unit == unit;
+        units.push_back(own ? unit : -1);
         continue;
       }
-      int32_t head = unit_of(row[0]) < 0 ? -1 : space_.parent_of_unit(unit_of(row[0]));
-      for (int64_t k = 1; k < rows.size(1); ++k) {
-        const int32_t unit = unit_of(row[k]);
-        if (unit < 0 || space_.parent_of_unit(unit) != head) head = -1;
-      }
+      const auto head_of = [&](int64_t number) {
+        if (number <= 0) return -1;
+        const int32_t parent = (*classes_)[static_cast<int32_t>(number - 1)].parent;
+        return parent < 0 ? -1 : (*classes_)[parent].unit;
+      };
+      int32_t head = head_of(row[0]);
+      for (int64_t k = 1; k < rows.size(1); ++k)
+        if (head_of(row[k]) != head) head = -1;
       units.push_back(head);
     }
     SetAxis(shape, static_cast<size_t>(axis), std::move(units), axis == inner);

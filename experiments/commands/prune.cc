@@ -149,7 +149,8 @@ int RunPrune(const Arguments& arguments) {
                         .source = {.model = source.config,
                                    .seed = seed,
                                    .space = {.decouple_residuals = options.decouple_residuals,
-                                             .exclude = options.exclude},
+                                             .exclude = options.exclude,
+                                             .attention = options.attention},
                                    .file_sha256 = source.file_sha256},
                         .normalisation =
                             source.mean.empty() ? "" : NormalisationText(source.mean, source.std)});
