@@ -26,20 +26,114 @@ bool IsView(const std::string& name) {
   return name.ends_with("_") || kViews.contains(name);
 }
 
-/// Element-wise work and data movement: no MACs under any of the conventions.
+/// Element-wise work, normalisation over few elements and data movement: no MACs under any of the
+/// conventions.
 bool IsFree(const std::string& name) {
-  static const std::set<std::string> kFree = {"relu",       "hardtanh",   "relu6",
-                                              "leaky_relu", "elu",        "gelu",
-                                              "silu",       "mish",       "sigmoid",
-                                              "tanh",       "hardswish",  "hardsigmoid",
-                                              "softplus",   "clamp",      "add",
-                                              "sub",        "mul",        "div",
-                                              "cat",        "stack",      "constant_pad_nd",
-                                              "pad",        "index_add",  "max_pool1d",
-                                              "max_pool2d", "max_pool3d", "max_pool2d_with_indices",
-                                              "contiguous", "clone",      "to",
-                                              "reshape",    "sym_size",   "neg",
-                                              "exp"};
+  static const std::set<std::string> kFree = {"relu",
+                                              "hardtanh",
+                                              "relu6",
+                                              "leaky_relu",
+                                              "elu",
+                                              "gelu",
+                                              "silu",
+                                              "mish",
+                                              "sigmoid",
+                                              "tanh",
+                                              "hardswish",
+                                              "hardsigmoid",
+                                              "softplus",
+                                              "clamp",
+                                              "clamp_min",
+                                              "clamp_max",
+                                              "add",
+                                              "sub",
+                                              "rsub",
+                                              "mul",
+                                              "div",
+                                              "cat",
+                                              "stack",
+                                              "neg",
+                                              "exp",
+                                              "log",
+                                              "sqrt",
+                                              "rsqrt",
+                                              "pow",
+                                              "square",
+                                              "abs",
+                                              "sin",
+                                              "cos",
+                                              "where",
+                                              "masked_fill",
+                                              "pad",
+                                              "index_add",
+                                              "index",
+                                              "index_select",
+                                              "constant_pad_nd",
+                                              "contiguous",
+                                              "clone",
+                                              "to",
+                                              "_to_copy",
+                                              "reshape",
+                                              "copy",
+                                              "roll",
+                                              "flip",
+                                              "repeat",
+                                              "repeat_interleave",
+                                              "softmax",
+                                              "log_softmax",
+                                              "_softmax",
+                                             
+                                              "embedding",
+                                              "sym_size",
+                                              "arange",
+                                              "zeros",
+                                              "ones",
+                                              "full",
+                                              "zeros_like",
+                                              "ones_like",
+                                              "full_like",
+                                              "new_zeros",
+                                              "new_ones",
+                                              "new_full",
+                                              "empty",
+                                              "tril",
+                                              "triu",
+                                              "eq",
+                                              "ne",
+                                              "lt",
+                                              "le",
+                                              "gt",
+                                              "ge",
+                                              "logical_not",
+                                              "logical_and",
+                                              "logical_or",
+                                              "bitwise_and",
+                                              "bitwise_not",
+                                              "glu",
+                                              "prelu",
+                                              "pixel_shuffle",
+                                              "pixel_unshuffle",
+                                              "im2col",
+                                              "max_pool1d",
+                                              "max_pool2d",
+                                              "max_pool3d",
+                                              "max_pool2d_with_indices",
+                                              "_unsafe_view",
+                                              "dropout",
+                                              "scalar_tensor",
+                                              "lift_fresh_copy",
+                                              "add_n",
+                                              "channel_shuffle",
+                                              "type_as",
+                                              "maximum",
+                                              "minimum",
+                                              "expand_as",
+                                              "selu",
+                                              "celu",
+                                              "erf",
+                                              "reciprocal",
+                                              "tile",
+                                              "view_as"};
   std::string base = name;
   if (base.ends_with("_")) base.pop_back();
   return kFree.contains(base) || IsView(base);
@@ -116,7 +210,7 @@ CostModel::CostModel(const Space& space) {
 ///          input side / output side; ReLU and max pooling nothing.
 void CostModel::AddOp(const Space& space, int32_t index) {
   const Op& op = space.network().graph.ops[static_cast<size_t>(index)];
-  if (op.outputs.empty()) return;  // an assertion
+  if (op.outputs.empty()) return;                                     // an assertion
   const std::string name = op.handle.operator_name().name.substr(6);  // without "aten::"
   const auto& values = space.values();
   const ValueShape& out = values[static_cast<size_t>(op.outputs.front())];
@@ -138,6 +232,12 @@ void CostModel::AddOp(const Space& space, int32_t index) {
     return axes;
   };
   if (!IsView(name)) activations_.push_back(term(4.0, all_axes(out)));
+  // A matrix product: one MAC per output element and entry of what is summed over.
+  const auto products = [&](const ValueShape& shape, std::vector<const AxisCount*> summed) {
+    std::vector<const AxisCount*> axes = all_axes(shape);
+    axes.insert(axes.end(), summed.begin(), summed.end());
+    for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(term(1.0, axes));
+  };
 
   if (name.starts_with("conv") || name == "_convolution") {
     const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
@@ -145,6 +245,15 @@ void CostModel::AddOp(const Space& space, int32_t index) {
     const auto groups = static_cast<double>(op.Constant("groups").toInt());
     const double area = Product(out.sizes, 2), kernel = Product(weight, 2);
     const bool depthwise = groups > 1 && groups == static_cast<double>(in.sizes[1]);
+    if (name.find("transpose") != std::string::npos) {
+      // Each input element is spread over the kernel: the roles of input and output change.
+      const double input_area = Product(in.sizes, 2);
+      const Term macs = depthwise ? term(input_area * kernel, {&out.axes[1]})
+                                  : term(input_area * kernel / groups, {&out.axes[1], &in.axes[1]});
+      for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+      if (op.ValueArg("bias") != kNoValue) thop_.push_back(term(area, {&out.axes[1]}));
+      return;
+    }
     // Depthwise: every output row reads one input whatever the width, so only the rows count.
     const Term macs = depthwise ? term(area * kernel, {&out.axes[1]})
                                 : term(area * kernel / groups, {&out.axes[1], &in.axes[1]});
@@ -154,12 +263,51 @@ void CostModel::AddOp(const Space& space, int32_t index) {
       autobot_.push_back(full(Product(out.sizes, 1)));
     }
   } else if (name == "linear") {
+    products(out, {&values[static_cast<size_t>(op.ValueArg("input"))].axes.back()});
+  } else if (name == "matmul" || name == "mm" || name == "bmm") {
+    products(out, {&values[static_cast<size_t>(op.ValueArg("self"))].axes.back()});
+  } else if (name == "baddbmm" || name == "addmm") {
+    const char* left = name == "addmm" ? "mat1" : "batch1";
+    products(out, {&values[static_cast<size_t>(op.ValueArg(left))].axes.back()});
+  } else if (name == "scaled_dot_product_attention") {
+    // Scores: heads, queries, keys, width; then their product with the values.
+    const ValueShape& query = values[static_cast<size_t>(op.ValueArg("query"))];
+    const ValueShape& key = values[static_cast<size_t>(op.ValueArg("key"))];
+    const AxisCount& keys = key.axes[key.axes.size() - 2];
+    products(query, {&keys});
+    products(out, {&keys});
+  } else if (name == "einsum") {
+    const auto& operands = std::get<ValueList>(op.args[1]).ids;
+    std::string letters = op.Constant("equation").toStringRef();
+    std::erase(letters, ' ');
+    std::vector<const AxisCount*> contracted;
+    const std::string result =
+        letters.find("->") == std::string::npos ? "" : letters.substr(letters.find("->") + 2);
+    std::string seen = result;
+    size_t place = 0, operand = 0;
+    for (; place < letters.size() && letters[place] != '-' && operand < operands.size();
+         ++operand) {
+      const ValueShape& shape = values[static_cast<size_t>(operands[operand])];
+      for (size_t axis = 0; place < letters.size() && std::isalpha(letters[place]); ++place, ++axis)
+        if (seen.find(letters[place]) == std::string::npos && axis < shape.axes.size()) {
+          seen += letters[place];
+          contracted.push_back(&shape.axes[axis]);
+        }
+      if (place < letters.size() && letters[place] == ',') ++place;
+    }
+    products(out, contracted);
+  } else if (name == "lstm" || name == "gru" || name == "rnn_tanh" || name == "rnn_relu") {
+    // Every weight matrix is used once a step: rows times columns, for each step of the sequence.
     const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
-    double rows = 1;
-    for (size_t axis = 1; axis + 1 < out.sizes.size(); ++axis)
-      rows *= static_cast<double>(out.sizes[axis]);
-    const Term macs = term(rows, {&out.axes.back(), &in.axes.back()});
-    for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+    const bool batch_first = op.Constant("batch_first").toBool();
+    const size_t time = in.sizes.size() == 3 && batch_first ? 1 : 0;
+    for (const ValueId id :
+         std::get<ValueList>(op.args[static_cast<size_t>(op.ArgIndex("params"))]).ids) {
+      const ValueShape& weight = values[static_cast<size_t>(id)];
+      if (weight.sizes.size() != 2) continue;
+      const Term macs = term(static_cast<double>(in.sizes[time]), all_axes(weight));
+      for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+    }
   } else if (name == "batch_norm") {
     thop_.push_back(term(2, all_axes(out)));
     autobot_.push_back(out.sizes.size() == 4 ? term(2, all_axes(out))

@@ -49,16 +49,20 @@ std::vector<Tensor> RandomInputs(const Network& network, int64_t batch, uint64_t
   return inputs;
 }
 
-/// Explicit casts and constants of floating types as float64, for a run in double precision; what only
-/// asserts a type asserts nothing.
+/// Explicit casts and constants of floating types as float64, for a run in double precision; what
+/// only asserts a type asserts nothing.
 Graph Widened(Graph graph) {
+  static const std::set<std::string> kMakesFloats = {"aten::zeros", "aten::ones", "aten::empty"};
   for (Op& op : graph.ops)
     for (size_t a = 0; a < op.args.size(); ++a) {
       auto* constant = std::get_if<c10::IValue>(&op.args[a]);
       if (constant && op.handle.operator_name().name == "aten::_assert_tensor_metadata")
         *constant = c10::IValue();
-      if (constant && constant->isInt() && op.handle.schema().arguments()[a].name() == "dtype" &&
-          at::isFloatingType(static_cast<at::ScalarType>(constant->toInt())))
+      if (!constant || op.handle.schema().arguments()[a].name() != "dtype") continue;
+      const bool by_default =
+          constant->isNone() && kMakesFloats.contains(op.handle.operator_name().name);
+      if (by_default ||
+          (constant->isInt() && at::isFloatingType(static_cast<at::ScalarType>(constant->toInt()))))
         *constant = c10::IValue(static_cast<int64_t>(at::kDouble));
     }
   return graph;
@@ -104,8 +108,9 @@ ParameterStore Disturbed(const Network& network, const ParameterStore& from, uin
 class Runner {
  public:
   explicit Runner(const Graph& graph) : executor_(graph) {}
-  Tensor Run(const ParameterStore& store, const std::vector<Tensor>& inputs,
+  Tensor Run(const ParameterStore& store, std::vector<Tensor> inputs,
              const std::vector<Gate>& gates = {}) const {
+    for (Tensor& input : inputs) input = input.clone();  // a network may write into its inputs
     std::vector<Tensor> outputs = executor_.Run(executor_.Bind(store), inputs, {.gates = gates});
     for (Tensor& output : outputs) output = output.reshape({-1}).to(at::kDouble);
     // Masked positions of an attention may hold infinities: equal on both sides or an error.
@@ -232,7 +237,9 @@ std::string FirstDifference(const Space& space, const Selection& selection, cons
       taps.push_back(
           {static_cast<ValueId>(id), [&values, id](const Tensor& t) { values[id] = t.clone(); }});
     const Executor executor(network.graph);
-    executor.Run(executor.Bind(network.store), x, {.gates = attached, .taps = taps});
+    std::vector<Tensor> inputs;
+    for (const Tensor& input : x) inputs.push_back(input.clone());
+    executor.Run(executor.Bind(network.store), inputs, {.gates = attached, .taps = taps});
   };
   record(source, gates, expected);
   record(pruned, {}, found);

@@ -47,9 +47,9 @@ void Convolution(const Call& c) {
   const int64_t groups = c.op.Constant("groups").toInt();
   const int64_t in = c.t.sizes(input)[1], out = c.out_sizes()[1];
   const std::string& layer = c.op.module_path;
-  if (c.ids(input).defined())
-    for (const int64_t axis : VaryingAxes(c.ids(input)))
-      if (axis != 1) return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  // Labels that also run over space meet in the kernel: per channel they become one.
+  if (c.ids(input).defined() && !VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1)
+    return PinInputs(c, Str(c.where(), ": cut runs over space"));
   if (groups > 1 && groups == in) {  // depthwise: out rows follow the inputs, in blocks of out / in
     const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
     if (transposed && out != in) return Opaque(c);

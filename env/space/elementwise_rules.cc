@@ -123,8 +123,8 @@ void Spatial(const Call& c) {
   const ValueId input = c.op.args.empty() ? kNoValue : std::get<ValueId>(c.op.args[0]);
   if (!c.ids(input).defined()) return;
   const int64_t rank = c.rank(input);
-  for (const int64_t axis : VaryingAxes(c.ids(input)))
-    if (axis > 1 || rank < 3) return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  if (rank < 3 || (!VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1))
+    return PinInputs(c, Str(c.where(), ": cut runs over space"));
   const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
   for (const ValueId output : c.op.outputs)
     c.t.Set(output, LabelTracer::Along(c.rank(output), 1, ids));

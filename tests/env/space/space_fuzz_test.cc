@@ -12,6 +12,7 @@
 #include "env/space/certificate.h"
 #include "env/space/plan.h"
 #include "env/space/space.h"
+#include "tests/env/space/random_selection.h"
 
 // Random networks over the operator table, each cut at random and proven; and the algebra of cuts:
 // empty, composed, replayed, reordered.
@@ -149,20 +150,6 @@ class RandomNetwork {
   std::vector<Item> values_;
   int layers_ = 0;
 };
-
-Selection RandomSelection(const Space& space, uint64_t seed) {
-  Rng rng(seed, 0, "selection");
-  std::vector<std::vector<double>> scores;
-  std::vector<int64_t> counts;
-  for (const Group& group : space.groups()) {
-    scores.emplace_back();
-    for (int64_t u = 0; u < group.units; ++u) scores.back().push_back(rng.Uniform());
-    const int64_t run = group.units / group.blocks;
-    counts.push_back(group.blocks *
-                     (1 + static_cast<int64_t>(rng.Index(static_cast<uint64_t>(run)))));
-  }
-  return SelectTop(space, scores, counts);
-}
 
 /// Number of random networks: a nightly run sets ESPALIER_FUZZ_NETS=10000.
 int64_t FuzzCount() {

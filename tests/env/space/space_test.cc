@@ -10,30 +10,17 @@
 #include "env/models/models.h"
 #include "env/space/certificate.h"
 #include "env/space/plan.h"
+#include "tests/env/space/random_selection.h"
 
 namespace espalier {
 namespace {
 
 int64_t Units(const Space& space) { return space.total_units(); }
 
-/// Keeps the first ceil(half) of every group, per block.
-Selection HalfOf(const Space& space, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<std::vector<double>> scores;
-  std::vector<int64_t> counts;
-  for (const Group& group : space.groups()) {
-    scores.emplace_back();
-    for (int64_t u = 0; u < group.units; ++u) scores.back().push_back(rng.Uniform());
-    counts.push_back(
-        std::max<int64_t>(group.blocks, group.units / 2 / group.blocks * group.blocks));
-  }
-  return SelectTop(space, scores, counts);
-}
-
 void ExpectExactCut(const Network& net, const SpaceOptions& options = {}, uint64_t seed = 1) {
   const Space space = BuildSpace(net, options);
   ASSERT_GT(space.groups().size(), 0u);
-  const Selection selection = HalfOf(space, seed);
+  const Selection selection = RandomHalf(space, seed);
   const Plan plan = MakePlan(space, selection);
   const Certificate certificate = Certify(space, selection, plan, Cut(space.network(), plan), seed);
   EXPECT_TRUE(certificate.passed) << certificate.failure << " rel " << certificate.max_rel_error
@@ -196,7 +183,7 @@ TEST(SpaceUnit, DecouplingGivesEveryBranchItsOwnGroup) {
 
 TEST(PlanUnit, JsonRoundTripKeepsEverything) {
   const Space space = BuildSpace(BuildModel("resnet20"), {.decouple_residuals = true});
-  const Plan plan = MakePlan(space, HalfOf(space, 4));
+  const Plan plan = MakePlan(space, RandomHalf(space, 4));
   const Plan again = PlanFromJson(ToJson(plan));
   EXPECT_EQ(ToJson(again), ToJson(plan));
   const ParameterStore a = SliceStore(space.network().store, plan);
@@ -207,7 +194,7 @@ TEST(PlanUnit, JsonRoundTripKeepsEverything) {
 
 TEST(PlanUnit, DamagedJsonNamesThePlace) {
   const Space space = BuildSpace(BuildModel("resnet20"));
-  nlohmann::json json = ToJson(MakePlan(space, HalfOf(space, 4)));
+  nlohmann::json json = ToJson(MakePlan(space, RandomHalf(space, 4)));
   const auto expect_error = [](const nlohmann::json& bad, const std::string& place) {
     try {
       PlanFromJson(bad);
@@ -233,13 +220,13 @@ TEST(PlanUnit, DamagedJsonNamesThePlace) {
 
 TEST(PlanUnit, PlanOfAnotherNetworkIsRefused) {
   const Space space = BuildSpace(BuildModel("resnet20"));
-  const Plan plan = MakePlan(space, HalfOf(space, 4));
+  const Plan plan = MakePlan(space, RandomHalf(space, 4));
   EXPECT_THROW(SliceStore(BuildModel("vgg16_bn_cifar").store, plan), Error);
 }
 
 TEST(CertificateUnit, FailsWhenTheCutIsWrong) {
   const Space space = BuildSpace(BuildModel("resnet20"));
-  const Selection selection = HalfOf(space, 4);
+  const Selection selection = RandomHalf(space, 4);
   const Plan plan = MakePlan(space, selection);
   Network pruned = Cut(space.network(), plan);
   pruned.store.Set("layer2.0.bn1.weight", pruned.store.Get("layer2.0.bn1.weight") * 1.5);
