@@ -77,8 +77,8 @@ void Arithmetic(const Call& c) {
   MeetAll(c, values);
 }
 
-/// copy_(self, source): the labels that were there go, those of the source come; both meet, since the
-/// tensor is one.
+/// copy_(self, source): the labels that were there go, those of the source come; both meet, since
+/// the tensor is one.
 void Copy(const Call& c) { MeetAll(c, {c.op.ValueArg("self"), c.op.ValueArg("src")}); }
 
 /// masked_fill(self, mask, value): value is a number or a 0-dim tensor.
