@@ -1,10 +1,11 @@
 // One measurement per line of standard input, one JSON object per line of standard output, so that
 // bench.py can take turns with Python in one run:
 //   train MODEL BATCH STEPS fp32|bf16    seconds a step of the trainer, augmentation included
-//   eval MODEL BATCH IMAGES fast|plain   images a second
+//   eval MODEL BATCH IMAGES fast|plain|bf16  images a second
 //   autobot MODEL BATCH STEPS            seconds a step of the search
 //   trace MODEL coupled|decoupled        label trace + groups, cost model, one forward of 1 image
 //   project MODEL ROUNDS                 microseconds a projection
+//   cut FILE.pt2 ROUNDS                  trace, groups, L1 scores, plan and cut to half of every width
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -18,9 +19,11 @@
 
 #include "env/base/error.h"
 #include "env/base/log.h"
+#include "criteria/criterion.h"
 #include "env/cost/cost.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/executor.h"
+#include "env/graph/io.h"
 #include "env/models/models.h"
 #include "env/space/space.h"
 #include "env/train/trainer.h"
@@ -127,6 +130,29 @@ json MeasureTrace(std::istream& in) {
       {"forward", forward}, {"space", groups}, {"cost", cost}, {"groups", space.groups().size()}};
 }
 
+/// Everything between a network in memory and a smaller one: trace, groups, L1 scores, plan, cut.
+json MeasureCut(std::istream& in) {
+  std::string path;
+  int64_t rounds = 0;
+  in >> path >> rounds;
+  const Network network = ReadPt2(path);
+  size_t groups = 0;
+  int64_t params = 0;
+  const double seconds = BestSeconds(rounds, [&] {
+    const Space space = BuildSpace(network);
+    const auto criterion =
+        Registry<Criterion>::Global().Create("criterion", "l1_norm");
+    const auto scores = ScoreGroups(*criterion, space, space.network().store, 0);
+    std::vector<int64_t> counts;
+    for (const Group& group : space.groups())
+      counts.push_back(std::max(group.blocks, group.units / 2 / group.blocks * group.blocks));
+    const Network cut = Cut(space.network(), MakePlan(space, SelectTop(space, scores, counts)));
+    groups = space.groups().size();
+    params = cut.store.ParameterCount();
+  });
+  return {{"seconds", seconds}, {"groups", groups}, {"params", params}};
+}
+
 json MeasureProjection(std::istream& in) {
   std::string model;
   int64_t rounds = 0;
@@ -161,6 +187,7 @@ json Measure(const std::string& line) {
   if (what == "eval") return MeasureEvaluation(in);
   if (what == "autobot") return MeasureAutobot(in);
   if (what == "trace") return MeasureTrace(in);
+  if (what == "cut") return MeasureCut(in);
   if (what == "project") return MeasureProjection(in);
   throw Error(ErrorKind::kUsage, Str("unknown measurement '", what, "'"));
 }
