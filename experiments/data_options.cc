@@ -48,12 +48,16 @@ DataConfig ReadDataOptions(const Arguments& arguments) {
 void AddModelOptions(OptionList& add) {
   add.Text("shortcut", "KIND", "A", "of CIFAR ResNets: A or projection");
   add.Integer("classes", "N", 0, "outputs of a built-in network; 0 = its usual");
+  add.Text("input-shape", "SHAPE", "", "inputs of a TorchScript file: 1x3x224x224,1x16:int64");
+  add.Text("input", "FILE", "", "the same by example: safetensors, one tensor an input");
 }
 
 ModelConfig ReadModelOptions(const Arguments& arguments) {
   ModelConfig model = ParseModelWord(arguments.positional()[0]);
   model.shortcut = arguments.Text("shortcut");
   model.classes = arguments.Integer("classes");
+  model.input_shape = arguments.Text("input-shape");
+  model.input = arguments.Text("input");
   if (model.shortcut != "A" && model.shortcut != "projection")
     throw Error(ErrorKind::kUsage, Str("unknown shortcut '", model.shortcut, "'"),
                 "one of A, projection");

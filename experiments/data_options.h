@@ -12,7 +12,7 @@ void AddDataOptions(OptionList& add);
 /// Errors: kUsage for values that are no numbers; the data set's own checks come with Splits::Load.
 DataConfig ReadDataOptions(const Arguments& arguments);
 
-/// --shortcut and --classes of commands that take MODEL.
+/// --shortcut, --classes, --input-shape and --input of commands that take MODEL.
 void AddModelOptions(OptionList& add);
 /// The first positional argument as a model. Errors: kUsage.
 ModelConfig ReadModelOptions(const Arguments& arguments);

@@ -21,6 +21,8 @@ ordered_json SourceToJson(const CutSource& source) {
   return {{"name", source.model.name},
           {"weights", absolute(source.model.weights)},
           {"file", absolute(source.model.file)},
+          {"input", absolute(source.model.input)},
+          {"input_shape", source.model.input_shape},
           {"shortcut", source.model.shortcut},
           {"classes", source.model.classes},
           {"seed", source.seed},
@@ -35,6 +37,8 @@ CutSource SourceFromJson(const ordered_json& json) {
   source.model.name = json.at("name");
   source.model.weights = json.at("weights");
   source.model.file = json.at("file");
+  source.model.input = json.value("input", "");
+  source.model.input_shape = json.value("input_shape", "");
   source.model.shortcut = json.at("shortcut");
   source.model.classes = json.at("classes");
   source.seed = json.at("seed");

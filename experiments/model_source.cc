@@ -11,7 +11,9 @@
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/graph/io.h"
+#include "env/graph/torchscript.h"
 #include "env/models/models.h"
+#include "experiments/sample_inputs.h"
 
 namespace espalier {
 namespace {
@@ -57,7 +59,9 @@ Schema Describe(ModelConfig& config) {
   return Schema()
       .Add("name", &config.name, "built-in network; see `espalier list models`", names)
       .Add("weights", &config.weights, "safetensors file, relative to this config; empty = random")
-      .Add("file", &config.file, "a .pt2 file instead of name and weights")
+      .Add("file", &config.file, "a .pt2 or TorchScript file instead of name and weights")
+      .Add("input", &config.input, "safetensors file of sample inputs, for a TorchScript file")
+      .Add("input_shape", &config.input_shape, "instead: their shapes, as 1x3x224x224,1x16:int64")
       .Add("shortcut", &config.shortcut, "shortcuts of CIFAR ResNets", {"A", "projection"})
       .Add("classes", &config.classes, "outputs of the classifier; 0 = the network's usual",
            {0, 1'000'000});
@@ -72,7 +76,7 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
   ModelSource source;
   source.config = config;
   if (!config.file.empty()) {
-    source.network = ReadPt2(config.file);
+    source.network = ReadNetwork(config.file, ReadSamples(config.input, config.input_shape));
     source.weights_file = config.file;
     if (const auto note = source.network.extras.find("extra/espalier.json");
         note != source.network.extras.end()) {
@@ -81,6 +85,10 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
         ReadNormalisation(json["normalisation"], source);
     }
   } else {
+    if (!config.input.empty() || !config.input_shape.empty())
+      throw Error(ErrorKind::kConfig,
+                  Str("'", config.name, "' is a built-in network and knows its inputs"),
+                  "input shapes are for TorchScript files");
     ModelOptions options{.classes = config.classes, .shortcut = config.shortcut, .seed = seed};
     if (!config.weights.empty()) options = OptionsFromWeights(config.name, config.weights, options);
     source.network = BuildModel(config.name, options);
@@ -103,7 +111,7 @@ ModelConfig ParseModelWord(const std::string& model) {
   if (const auto colon = model.find(':'); colon != std::string::npos) {
     config.name = model.substr(0, colon);
     config.weights = model.substr(colon + 1);
-  } else if (model.ends_with(".pt2") || std::filesystem::exists(model)) {
+  } else if (IsNetworkFile(model) || std::filesystem::exists(model)) {
     config.file = model;
   } else {
     config.name = model;

@@ -25,6 +25,8 @@ void ReadModelSection(const ConfigDocument& document, ModelConfig& config,
   ReadSection(document, "model", config, problems);
   if (!config.weights.empty())
     config.weights = document.ResolvePath("model", "weights", config.weights).string();
+  if (!config.input.empty())
+    config.input = document.ResolvePath("model", "input", config.input).string();
   if (!config.file.empty())
     config.file = document.ResolvePath("model", "file", config.file).string();
 }

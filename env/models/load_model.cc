@@ -2,6 +2,7 @@
 
 #include "env/base/error.h"
 #include "env/graph/io.h"
+#include "env/graph/torchscript.h"
 #include "env/models/models.h"
 
 namespace espalier {
@@ -28,9 +29,9 @@ ModelOptions OptionsFromWeights(const std::string& name, const std::filesystem::
 }
 
 Network LoadModel(const std::string& model, const ModelOptions& options) {
-  if (model.ends_with(".pt2")) {
+  if (IsNetworkFile(model)) {
     RequireFile(model, "model file");
-    return ReadPt2(model);
+    return ReadNetwork(model);
   }
   const size_t colon = model.find(':');
   if (colon == std::string::npos) return BuildModel(model, options);

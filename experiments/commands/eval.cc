@@ -70,7 +70,9 @@ const Command kEvalCommand = {
     .name = "eval",
     .usage = "MODEL",
     .summary = "accuracy with its standard error",
-    .detail = "MODEL is FILE.pt2, NAME or NAME:weights.safetensors of a built-in network.",
+    .detail =
+        "MODEL is FILE.pt2, NAME or NAME:weights.safetensors of a built-in network, or a\n"
+        "TorchScript file, which needs --input-shape or --input.",
     .examples = {"espalier eval resnet20:experiments/weights/resnet20_cifar10.safetensors",
                  "espalier eval runs/quickstart/best/model.pt2 --data cifar10 --json"},
     .least_positional = 1,

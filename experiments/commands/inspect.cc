@@ -75,7 +75,9 @@ const Command kInspectCommand = {
     .name = "inspect",
     .usage = "MODEL",
     .summary = "groups, units, what is pinned and why, and cost",
-    .detail = "MODEL is FILE.pt2, NAME or NAME:weights.safetensors of a built-in network.",
+    .detail =
+        "MODEL is FILE.pt2, NAME or NAME:weights.safetensors of a built-in network, or a\n"
+        "TorchScript file, which needs --input-shape or --input.",
     .examples = {"espalier inspect resnet20", "espalier inspect model.pt2 --json",
                  "espalier inspect resnet56 --decouple-residuals --graph resnet56.svg"},
     .least_positional = 1,
