@@ -54,7 +54,8 @@ ValueId Assembler::AddValue(Value value) {
 }
 
 void Assembler::Guard(const std::string& what, const Tensor& tensor) {
-  if (tensor.numel() > 0) guarded_.emplace(tensor.storage().unsafeGetStorageImpl(), what);
+  if (tensor.numel() == 0) return;
+  guarded_.emplace(tensor.storage().unsafeGetStorageImpl(), Guarded{what, tensor.storage()});
 }
 
 void Assembler::AddStored(const std::string& name, const Tensor& tensor, StoreKind kind) {
@@ -124,7 +125,7 @@ void Assembler::CheckWrites(const c10::OperatorHandle& handle,
     for (const Tensor& probe : tensor->probe) {
       const auto found = guarded_.find(probe.storage().unsafeGetStorageImpl());
       if (found != guarded_.end())
-        throw Error(ErrorKind::kModel, Str("it writes to ", found->second),
+        throw Error(ErrorKind::kModel, Str("it writes to ", found->second.what),
                     "call model.eval() first; what still writes has to make a new tensor instead");
     }
   }

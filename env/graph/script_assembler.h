@@ -72,7 +72,11 @@ class Assembler {
   int64_t batch_ = -1;                            // of the first sample
   std::map<std::string, std::string> by_memory_;  // where and how a tensor lies -> first name
   std::map<std::string, TensorItem> stored_;      // those that are read, by name
-  std::map<const void*, std::string> guarded_;    // memory nobody may write to -> whose it is
+  struct Guarded {
+    std::string what;
+    c10::Storage storage;  // held, so that its address is not used again
+  };
+  std::map<const void*, Guarded> guarded_;  // memory nobody may write to
   std::map<ValueId, TensorItem> transposes_;
   std::map<std::string, SizeItem> sizes_;  // by how they are computed
   int64_t constants_ = 0;

@@ -22,7 +22,8 @@ struct Sample {
 /// Archives hold code by nature. LibTorch parses it and our own interpreter follows it; what runs
 /// are single tensor operators. Files that would run code on loading (__setstate__, C++ classes)
 /// are refused.
-/// Errors   kModel naming file, node, module path and source line: control flow or sizes that depend
+/// Errors   kModel naming file, node, module path and source line: control flow or sizes that
+/// depend
 ///          on data, Python functions, buffers that change, training mode; no samples.
 /// Cost     one forward at each of two batch sizes.
 Network ReadTorchScript(const std::filesystem::path& path, const std::vector<Sample>& samples);

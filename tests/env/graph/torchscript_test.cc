@@ -356,6 +356,7 @@ TEST_P(TorchScriptE2e, GivesTheNetworkOfThePt2) {
   const Network twin = ReadPt2(*PythonModels() / Str(model, ".pt2"));
 
   EXPECT_EQ(Calls(net.graph), Calls(twin.graph));
+  for (const InputSpec& input : net.graph.inputs) EXPECT_TRUE(input.dynamic_batch);
   EXPECT_EQ(net.store.ParameterCount(), twin.store.ParameterCount());
   for (const std::string& name : twin.store.names()) {
     if (twin.store.Kind(name) == StoreKind::kConstant) continue;
