@@ -52,8 +52,8 @@ void AddModelOptions(OptionList& add) {
   add.Text("input", "FILE", "", "the same by example: safetensors, one tensor an input");
 }
 
-ModelConfig ReadModelOptions(const Arguments& arguments) {
-  ModelConfig model = ParseModelWord(arguments.positional()[0]);
+ModelConfig ReadModelOptions(const Arguments& arguments, size_t position) {
+  ModelConfig model = ParseModelWord(arguments.positional()[position]);
   model.shortcut = arguments.Text("shortcut");
   model.classes = arguments.Integer("classes");
   model.input_shape = arguments.Text("input-shape");

@@ -14,8 +14,8 @@ DataConfig ReadDataOptions(const Arguments& arguments);
 
 /// --shortcut, --classes, --input-shape and --input of commands that take MODEL.
 void AddModelOptions(OptionList& add);
-/// The first positional argument as a model. Errors: kUsage.
-ModelConfig ReadModelOptions(const Arguments& arguments);
+/// A positional argument (the first unless told) as a model. Errors: kUsage.
+ModelConfig ReadModelOptions(const Arguments& arguments, size_t position = 0);
 
 /// --decouple-residuals, --attention and --exclude.
 void AddSpaceOptions(OptionList& add);

@@ -14,80 +14,73 @@ namespace {
 using nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-ordered_json SourceToJson(const CutSource& source) {
-  const auto absolute = [](const std::string& path) {
-    return path.empty() ? path : fs::absolute(path).lexically_normal().string();
-  };
-  return {{"name", source.model.name},
-          {"weights", absolute(source.model.weights)},
-          {"file", absolute(source.model.file)},
-          {"input", absolute(source.model.input)},
-          {"input_shape", source.model.input_shape},
-          {"shortcut", source.model.shortcut},
-          {"classes", source.model.classes},
-          {"seed", source.seed},
-          {"file_sha256", source.file_sha256},
-          {"decouple_residuals", source.space.decouple_residuals},
-          {"exclude", source.space.exclude},
-          {"attention", source.space.attention}};
+ordered_json SpaceToJson(const SpaceConfig& space) {
+  return {{"decouple_residuals", space.decouple_residuals},
+          {"exclude", space.exclude},
+          {"attention", space.attention}};
 }
 
-CutSource SourceFromJson(const ordered_json& json) {
-  CutSource source;
-  source.model.name = json.at("name");
-  source.model.weights = json.at("weights");
-  source.model.file = json.at("file");
-  source.model.input = json.value("input", "");
-  source.model.input_shape = json.value("input_shape", "");
-  source.model.shortcut = json.at("shortcut");
-  source.model.classes = json.at("classes");
-  source.seed = json.at("seed");
-  source.file_sha256 = json.at("file_sha256");
-  source.space.decouple_residuals = json.at("decouple_residuals");
-  source.space.exclude = json.at("exclude").get<std::vector<std::string>>();
-  source.space.attention = json.value("attention", "dims");
-  return source;
+SpaceConfig SpaceFromJson(const ordered_json& json) {
+  return {.decouple_residuals = json.at("decouple_residuals"),
+          .exclude = json.at("exclude").get<std::vector<std::string>>(),
+          .attention = json.value("attention", "dims")};
 }
 
-/// The sizes of everything stored, to compare two networks' shapes.
-std::map<std::string, std::vector<int64_t>> Shapes(const ParameterStore& store) {
-  std::map<std::string, std::vector<int64_t>> shapes;
-  for (const auto& name : store.CanonicalNames())
-    if (store.Kind(name) != StoreKind::kConstant) shapes[name] = store.Get(name).sizes().vec();
-  return shapes;
-}
+fs::path Absolute(const fs::path& path) { return fs::absolute(path).lexically_normal(); }
 
-std::string DifferingShape(const ParameterStore& expected, const ParameterStore& found) {
-  const auto want = Shapes(expected);
-  const auto have = Shapes(found);
-  for (const auto& [name, sizes] : want) {
-    if (name.ends_with("num_batches_tracked")) continue;
-    const auto other = have.find(name);
-    if (other == have.end()) return Str("'", name, "' is missing");
-    if (other->second != sizes)
-      return Str("'", name, "' is ", at::IntArrayRef(other->second), ", the plan makes ",
-                 at::IntArrayRef(sizes));
+/// Paths as they are, and as seen from the folder, so that both can move together.
+ordered_json SourceToJson(const CutSource& source, const fs::path& folder) {
+  ordered_json json = {{"name", source.model.name}};
+  for (const auto& [key, path] :
+       {std::pair("weights", source.model.weights), std::pair("file", source.model.file),
+        std::pair("input", source.model.input)}) {
+    json[key] = path.empty() ? "" : Absolute(path).string();
+    json[Str(key, "_relative")] =
+        path.empty() ? "" : Absolute(path).lexically_relative(Absolute(folder)).string();
   }
-  return "";
+  json.update({{"input_shape", source.model.input_shape},
+               {"shortcut", source.model.shortcut},
+               {"classes", source.model.classes},
+               {"seed", source.seed},
+               {"file_sha256", source.file_sha256}});
+  json.update(SpaceToJson(source.space));
+  return json;
 }
 
 /// Costs at whole counts are whole numbers.
 int64_t Whole(double cost) { return std::llround(cost); }
 
-double ForwardDifference(const Network& a, const Network& b) {
-  const auto& input = a.graph.inputs.at(0);
-  auto sizes = input.sizes;
-  if (input.dynamic_batch) sizes[0] = 2;
-  int64_t count = 1;
-  for (const int64_t size : sizes) count *= size;
-  const Tensor x = at::arange(count, at::kFloat).mul(0.7).sin().reshape(sizes);
-  const at::NoGradGuard no_grad;
-  const Tensor y = Forward(a, x);
-  return (y - Forward(b, x)).abs().max().item<double>() /
-         std::max(1e-12, y.abs().max().item<double>());
+}  // namespace
+
+CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& options) {
+  return {.model = model.config,
+          .seed = seed,
+          .space = {.decouple_residuals = options.decouple_residuals,
+                    .exclude = options.exclude,
+                    .attention = options.attention},
+          .file_sha256 = model.file_sha256};
 }
 
-}  // namespace
+CutSource SourceFromJson(const ordered_json& json, const fs::path& folder) {
+  const auto path = [&](const std::string& key) -> std::string {
+    const std::string recorded = json.at(key), relative = json.at(key + "_relative");
+    if (recorded.empty() || fs::exists(recorded)) return recorded;
+    const auto moved = (folder / relative).lexically_normal();
+    return fs::exists(moved) ? moved.string() : recorded;
+  };
+  CutSource source;
+  source.model.name = json.at("name");
+  source.model.weights = path("weights");
+  source.model.file = path("file");
+  source.model.input = path("input");
+  source.model.input_shape = json.value("input_shape", "");
+  source.model.shortcut = json.at("shortcut");
+  source.model.classes = json.at("classes");
+  source.seed = json.at("seed");
+  source.file_sha256 = json.at("file_sha256");
+  source.space = SpaceFromJson(json);
+  return source;
+}
 
 ordered_json CostTable(const CostModel& cost, const Selection& selection) {
   const auto counts = KeptCounts(selection);
@@ -104,6 +97,17 @@ ordered_json CostTable(const CostModel& cost, const Selection& selection) {
   return table;
 }
 
+void CheckOutFolder(const fs::path& out) {
+  if (fs::exists(out) && !fs::is_directory(out))
+    throw Error(ErrorKind::kUsage, Str("'", out.string(), "' is a file, not a folder"));
+}
+
+const std::vector<std::string>& DeliveredFiles() {
+  static const std::vector<std::string> kFiles = {"model.pt2", "weights.safetensors",
+                                                  "state_dict.pt", "plan.json"};
+  return kFiles;
+}
+
 void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
   Network network = delivery.network;
   const ordered_json note = {{"made_by", Str("espalier ", kVersion)},
@@ -118,17 +122,75 @@ void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
   WriteStateDict(folder / "state_dict.pt", network.store);
 
   ordered_json plan = ordered_json::parse(ToJson(delivery.plan).dump());
+  for (size_t i = 0; i < delivery.plan.edits.size(); ++i) {  // where an eager model has the number
+    const auto op = static_cast<size_t>(delivery.plan.edits[i].op_index);
+    plan["edits"][i]["module"] = delivery.cut.graph.ops.at(op).module_path;
+  }
+  plan["space"] = SpaceToJson(delivery.source.space);
   plan["cost"] = delivery.cost.at("canonical");
   WriteFileAtomic(folder / "plan.json", plan.dump() + "\n");
 
   ordered_json certificate = ordered_json::parse(ToJson(delivery.certificate).dump());
   certificate["cost"] = delivery.cost;
-  certificate["source"] = SourceToJson(delivery.source);
+  certificate["source"] = SourceToJson(delivery.source, folder);
   certificate["delivered"] = {
       {"weights_sha256", network.WeightsHash()},
       {"trained_after_cut", network.WeightsHash() != delivery.cut.WeightsHash()}};
+  for (const auto& file : DeliveredFiles())
+    certificate["delivered"]["files"][file] = Sha256OfFile(folder / file);
   WriteJson(folder / "certificate.json", certificate);
 }
+
+Certificate CertifyOrThrow(const fs::path& folder, const Space& space, const Selection& selection,
+                           const Plan& plan, const Network& cut, uint64_t seed) {
+  Certificate certificate;
+  try {
+    certificate = Certify(space, selection, plan, cut, seed);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kModel) throw;
+    certificate.failure = error.message();  // the cut network does not even run
+  }
+  const fs::path file = folder / "failure.json";
+  if (certificate.passed) {
+    fs::remove(file);  // of an earlier attempt
+    return certificate;
+  }
+  ordered_json report = ordered_json::parse(ToJson(certificate).dump());
+  report["plan"] = ordered_json::parse(ToJson(plan).dump());
+  WriteJson(file, report);
+  throw Error(ErrorKind::kInternal, Str("the cut is not proven: ", certificate.failure),
+              Str("no network was written; please report this with '", file.string(), "'"));
+}
+
+SavedPlan ReadPlan(const fs::path& file) {
+  const ordered_json json = ReadJson(file);
+  SavedPlan saved{PlanFromJson(nlohmann::json::parse(json.dump())), std::nullopt};
+  if (json.contains("space")) try {
+      saved.space = SpaceFromJson(json["space"]);
+    } catch (const nlohmann::json::exception& error) {
+      throw Error(ErrorKind::kModel, Str("'", file.string(), "': space: ", error.what()));
+    }
+  return saved;
+}
+
+namespace {
+
+void CheckGroup(const Group& group, const Plan::GroupKept& planned) {
+  const auto bad = [&](const std::string& what) {
+    throw Error(ErrorKind::kModel, Str("the plan's group '", group.name, "' ", what),
+                "is this the plan of another network?");
+  };
+  if (planned.units != group.units)
+    bad(Str("has ", planned.units, " units, this network's has ", group.units));
+  if (planned.kept.back() >= group.units) bad(Str("keeps unit ", planned.kept.back()));
+  std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
+  for (const int64_t unit : planned.kept)
+    ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
+  for (const int64_t count : per_block)
+    if (count != per_block[0]) bad(Str("keeps unequal counts in its ", group.blocks, " blocks"));
+}
+
+}  // namespace
 
 Selection SelectionOf(const Space& space, const Plan& plan) {
   Selection selection(space.groups().size());
@@ -136,7 +198,9 @@ Selection SelectionOf(const Space& space, const Plan& plan) {
     const int32_t index = space.FindGroup(group.name);
     if (index < 0)
       throw Error(ErrorKind::kModel,
-                  Str("the plan names group '", group.name, "', which this network does not have"));
+                  Str("the plan names group '", group.name, "', which this network does not have"),
+                  "is this the plan of another network, or of other --exclude patterns?");
+    CheckGroup(space.groups()[static_cast<size_t>(index)], group);
     selection[static_cast<size_t>(index)] = group.kept;
   }
   for (size_t group = 0; group < selection.size(); ++group)
@@ -144,82 +208,6 @@ Selection SelectionOf(const Space& space, const Plan& plan) {
       throw Error(ErrorKind::kModel,
                   Str("the plan says nothing about group '", space.groups()[group].name, "'"));
   return selection;
-}
-
-VerifyReport VerifyDelivery(const fs::path& folder, const std::string& model) {
-  VerifyReport report;
-  const auto check = [&](const std::string& name, bool passed, const std::string& detail) {
-    report.checks.push_back({{"name", name}, {"passed", passed}, {"detail", detail}});
-    report.passed = report.passed && passed;
-  };
-  const ordered_json saved = ReadJson(folder / "certificate.json");
-  CutSource source;
-  Certificate before;
-  ordered_json delivered, cost;
-  try {
-    source = SourceFromJson(saved.at("source"));
-    before = CertificateFromJson(nlohmann::json::parse(saved.dump()));
-    delivered = saved.at("delivered");
-    cost = saved.at("cost");
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::kIo, Str("'", (folder / "certificate.json").string(),
-                                    "' is not a certificate of this program: ", error.what()));
-  }
-  if (!model.empty()) {
-    const ModelConfig other = ParseModelWord(model);
-    source.model.name = other.name;
-    source.model.weights = other.weights;
-    source.model.file = other.file;
-  }
-  const ModelSource base = LoadModelSource(source.model, source.seed);
-  check("source file", base.file_sha256 == source.file_sha256,
-        base.weights_file.empty() ? "seeded random weights" : base.weights_file);
-
-  const Space space = BuildSpace(base.network, ToOptions(source.space));
-  const Plan plan =
-      PlanFromJson(nlohmann::json::parse(ReadFile(folder / "plan.json"), nullptr, true));
-  const Selection selection = SelectionOf(space, plan);
-  const auto parts = [](const Plan& p) {
-    const auto json = ToJson(p);
-    return Str(json["kept"].dump(), json["edits"].dump());
-  };
-  check("plan follows from its groups", parts(MakePlan(space, selection)) == parts(plan),
-        Str(plan.kept.size(), " parameters, ", plan.edits.size(), " literal edits"));
-
-  const Network cut = Cut(space.network(), plan);
-  report.certificate = Certify(space, selection, plan, cut, source.seed);
-  const Certificate& now = report.certificate;
-  check("masked == cut", now.passed,
-        now.passed ? Str("relative error ", now.max_rel_error, " (", now.max_rel_error_f64,
-                         " in double), ", now.invariance_units, " units overwritten with noise")
-                   : now.failure);
-  check("hashes of source, plan and cut",
-        now.source_sha256 == before.source_sha256 && now.pruned_sha256 == before.pruned_sha256 &&
-            now.plan_sha256 == before.plan_sha256,
-        Str("cut ", now.pruned_sha256.substr(0, 12)));
-
-  const Network archive = ReadPt2(folder / "model.pt2");
-  const std::string shape = DifferingShape(cut.store, archive.store);
-  check("shapes of model.pt2", shape.empty(), shape.empty() ? "as the plan makes them" : shape);
-  Network stored = cut;
-  stored.store = cut.store.Clone();
-  LoadWeights(folder / "weights.safetensors", stored.store);
-  check("hash of weights.safetensors",
-        stored.WeightsHash() == delivered.at("weights_sha256").get<std::string>(),
-        delivered.at("weights_sha256").get<std::string>().substr(0, 12));
-  const double difference = shape.empty() ? ForwardDifference(stored, archive) : 1;
-  check("model.pt2 computes what the weights say", difference <= 1e-6,
-        Str("relative difference ", difference));
-
-  // Counted afresh from the file, not from the polynomials of the uncut network.
-  const Space delivered_space = BuildSpace(archive);
-  const Cost recount = CostModel(delivered_space).Full();
-  const double macs = cost.at("canonical").at("macs").at(1);
-  const double params = cost.at("canonical").at("params").at(1);
-  check("cost of model.pt2", recount.macs == macs && recount.params == params,
-        Str(static_cast<int64_t>(recount.macs), " MACs, ", static_cast<int64_t>(recount.params),
-            " parameters"));
-  return report;
 }
 
 }  // namespace espalier

@@ -3,8 +3,9 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
-#include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "env/cost/cost.h"
 #include "env/space/certificate.h"
@@ -22,6 +23,9 @@ struct CutSource {
   SpaceConfig space;
   std::string file_sha256;
 };
+CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& options);
+/// folder: where the certificate lies; the source's files may have moved along with it.
+CutSource SourceFromJson(const nlohmann::ordered_json& json, const std::filesystem::path& folder);
 
 /// A cut network on its way out.
 struct Delivery {
@@ -34,24 +38,33 @@ struct Delivery {
   std::string normalisation;  ///< as in weights files; empty = unknown
 };
 
+/// Errors: kUsage when something else than a folder lies there.
+void CheckOutFolder(const std::filesystem::path& out);
+
+/// The files WriteDelivery writes, certificate.json apart.
+const std::vector<std::string>& DeliveredFiles();
+
 /// Writes model.pt2, weights.safetensors, state_dict.pt, plan.json and, last, certificate.json.
 void WriteDelivery(const std::filesystem::path& folder, const Delivery& delivery);
+
+/// Certifies a cut that is to be delivered in `folder`. Errors: kInternal naming the first op that
+/// differs, or that does not run, when the certificate does not hold; folder/failure.json, with
+/// certificate and plan, is then all that is written.
+Certificate CertifyOrThrow(const std::filesystem::path& folder, const Space& space,
+                           const Selection& selection, const Plan& plan, const Network& cut,
+                           uint64_t seed);
 
 /// Cost of the uncut and of the cut network under every convention:
 /// {"canonical": {"macs": [before, after], "params": [...]}, ..., "activation_bytes": [...]}.
 nlohmann::ordered_json CostTable(const CostModel& cost, const Selection& selection);
 
-struct VerifyReport {
-  bool passed = true;
-  nlohmann::ordered_json checks = nlohmann::ordered_json::array();  ///< name, passed, detail
-  Certificate certificate;                                          ///< made again
+/// A plan.json, with what it says of the Space it was made in.
+struct SavedPlan {
+  Plan plan;
+  std::optional<SpaceConfig> space;  ///< empty: the file does not say
 };
-
-/// Re-checks a folder that WriteDelivery filled: makes the Space, the plan and the certificate
-/// again from the source weights, and compares hashes, shapes and cost of what lies there. model:
-/// another place of the source network ("" = as recorded). Errors: kIo, kModel for missing or
-/// damaged files.
-VerifyReport VerifyDelivery(const std::filesystem::path& folder, const std::string& model);
+/// Errors: kIo for a missing or damaged file, kModel for what is wrong in it.
+SavedPlan ReadPlan(const std::filesystem::path& file);
 
 /// The selection a plan stands for. Errors: kModel when its groups are not the space's.
 Selection SelectionOf(const Space& space, const Plan& plan);

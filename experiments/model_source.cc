@@ -67,6 +67,10 @@ Schema Describe(ModelConfig& config) {
            {0, 1'000'000});
 }
 
+std::string ModelSource::Normalisation() const {
+  return mean.empty() ? "" : NormalisationText(mean, std);
+}
+
 ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
   if (config.name.empty() == config.file.empty())
     throw Error(ErrorKind::kConfig,

@@ -29,6 +29,8 @@ struct ModelSource {
   std::string file_sha256;        ///< of weights_file
   std::string held_out;           ///< training images the weights file says it never saw; or ""
   std::vector<double> mean, std;  ///< normalisation the weights file states; empty = says nothing
+
+  std::string Normalisation() const;  ///< NormalisationText of them; "" when nothing is stated
 };
 
 /// Errors: kConfig when neither or both of name and file are given; kModel and kIo from the

@@ -15,6 +15,7 @@
 #include "experiments/delivery.h"
 #include "experiments/report.h"
 #include "experiments/space_json.h"
+#include "experiments/verify_delivery.h"
 
 namespace espalier {
 namespace {
@@ -155,7 +156,9 @@ Pipeline::Candidate Pipeline::CutStage(const std::string& stage, const std::stri
     candidate.trained->store = candidate.trained->store.Clone();
     LoadWeights(folder_->path() / search_stage / "weights.safetensors", candidate.trained->store);
   }
-  candidate.cut = Cut(candidate.trained.value_or(space_->network()), candidate.plan);
+  const Network& uncut = candidate.trained ? *candidate.trained : space_->network();
+  candidate.plan.source_sha256 = uncut.WeightsHash();
+  candidate.cut = Cut(uncut, candidate.plan);
   candidate.refined = candidate.cut;
   if (!Refines()) {
     if (!folder_->Finished(stage)) folder_->Finish(stage, {{"refine", nullptr}});
@@ -222,23 +225,17 @@ void Pipeline::Verify(const Candidate& candidate, const Network& final_network) 
   std::optional<Space> trained_space;
   if (candidate.trained)
     trained_space = BuildSpace(*candidate.trained, {.exclude = config_.space.exclude});
-  const Certificate certificate = Certify(trained_space ? *trained_space : *space_,
-                                          candidate.selection, candidate.plan, candidate.cut, seed);
-  if (!certificate.passed)
-    throw Error(
-        ErrorKind::kInternal,
-        Str("the cut network does not compute what the masked one does: ", certificate.failure));
   const auto best = folder_->path() / "best";
+  const Certificate certificate =
+      CertifyOrThrow(best, trained_space ? *trained_space : *space_, candidate.selection,
+                     candidate.plan, candidate.cut, seed);
   WriteDelivery(
       best, {.network = final_network,
              .cut = candidate.cut,
              .plan = candidate.plan,
              .certificate = certificate,
              .cost = CostTable(*cost_, candidate.selection),
-             .source = {.model = config_.model,
-                        .seed = seed,
-                        .space = config_.space,
-                        .file_sha256 = source_.file_sha256},
+             .source = SourceOf(source_, seed, ToOptions(config_.space)),
              .normalisation = NormalisationText(splits_->config().mean, splits_->config().std)});
   // A run whose strategy trained the uncut weights has no source file to start from again.
   ordered_json checks = ordered_json::array();

@@ -2,26 +2,29 @@
 
 #include <nlohmann/json.hpp>
 
-#include <filesystem>
-#include <string>
+#include <vector>
 
 #include "env/cost/cost.h"
 #include "env/space/space.h"
 
 namespace espalier {
 
-/// {"groups": [{"name", "kind", "units", "members": [...]}], "pinned": [{"parameter", "axis",
-/// "count", "reason"}], "cost": {"canonical": {"macs", "params"}, ..., "activation_bytes"},
-/// "uncounted": [...]}: what `inspect --json` prints.
-nlohmann::ordered_json SpaceToJson(const Space& space, const CostModel& cost);
+/// What each group governs: the cost with all units minus the cost with the fewest of that group
+/// that may stay (one a block), everything else full. Groups that multiply each other count what
+/// they share twice: the sum over groups is more than the network. [groups]
+std::vector<Cost> GovernedCosts(const CostModel& cost);
+
+/// The cost when every group keeps the fewest units that may stay: no budget goes below.
+Cost LeastCost(const CostModel& cost, Convention convention = Convention::kCanonical);
+
+/// What `inspect --json` prints (docs/formats.md): groups with their members and what they govern,
+/// pinned axes with reasons, cost by convention, operators that are not counted. indices: also
+/// which coordinates of each member belong to which unit.
+nlohmann::ordered_json SpaceToJson(const Space& space, const CostModel& cost, bool indices = false);
+
+/// [{"parameter", "axis", "count", "reason"}].
+nlohmann::ordered_json PinsToJson(const Space& space);
 
 const char* RoleName(MemberRole role);
-
-/// The op graph in Graphviz's language: operators with their parameters' groups as colours.
-std::string SpaceToDot(const Space& space);
-
-/// Writes the drawing; .svg, .png and .pdf are rendered by `dot`.
-/// Errors: kIo when `dot` is absent or fails; kUsage for another ending than these and .dot.
-void WriteGraph(const Space& space, const std::filesystem::path& file);
 
 }  // namespace espalier

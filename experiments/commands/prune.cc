@@ -8,7 +8,7 @@
 #include "experiments/commands/commands.h"
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
-#include "experiments/run_folder.h"
+#include "experiments/plan_text.h"
 #include "search/strategy.h"
 
 namespace espalier {
@@ -68,38 +68,15 @@ SearchResult Choose(const Arguments& arguments, const Environment& environment) 
   return strategy->Run(environment, context);
 }
 
-ordered_json GroupTable(const Space& space, const Selection& selection) {
-  ordered_json groups = ordered_json::array();
-  for (size_t i = 0; i < selection.size(); ++i)
-    groups.push_back({{"name", space.groups()[i].name},
-                      {"units", space.groups()[i].units},
-                      {"kept", selection[i].size()}});
-  return groups;
-}
-
 std::string ResultText(const Arguments& arguments, const ordered_json& json) {
   std::string text;
-  if (arguments.Has("dry-run")) {
-    TextTable groups({"group", "units", "kept", "removed"});
-    for (const auto& group : json["groups"])
-      groups.Add({group["name"], group["units"].dump(), group["kept"].dump(),
-                  Str(group["units"].get<int64_t>() - group["kept"].get<int64_t>())});
-    text += Str("units go by the smallest ", arguments.Text("criterion"),
-                " in their group, at one keep ratio for all groups:\n", groups.Text("  "), "\n");
-  }
-  const auto& cost = json["cost"][arguments.Text("convention")];
-  TextTable table({"", "before", "after", ""});
-  for (const std::string kind : {"macs", "params"}) {
-    const double before = cost[kind][0], after = cost[kind][1];
-    table.Add({kind == "macs" ? "MACs" : "parameters", Millions(before), Millions(after),
-               Percent(after / before, 1)});
-  }
-  text += table.Text();
+  if (arguments.Has("dry-run"))
+    text = Str("what goes, by the smallest ", arguments.Text("criterion"),
+               " in its group, at one keep ratio for all groups:\n",
+               PlanEffectsText(json, arguments.Has("all")), "\n");
+  text += CostChangeText(json["cost"], arguments.Text("convention"));
   if (arguments.Has("dry-run")) return text + "nothing was written (--dry-run)\n";
-  const auto& certificate = json["certificate"];
-  return text + Str("certificate: relative error ", certificate["max_rel_error"].get<double>(),
-                    certificate["passed"] ? ", passed\n" : ", FAILED\n", "written to ",
-                    json["out"].get<std::string>(), "\n");
+  return text + DeliveredText(json);
 }
 
 int RunPrune(const Arguments& arguments) {
@@ -108,8 +85,7 @@ int RunPrune(const Arguments& arguments) {
   if (out.empty() && !dry)
     throw Error(ErrorKind::kUsage, "espalier prune: --out DIR is missing",
                 "or --dry-run to see what would go");
-  if (!out.empty() && std::filesystem::exists(out) && !std::filesystem::is_directory(out))
-    throw Error(ErrorKind::kUsage, Str("'", out.string(), "' is a file, not a folder"));
+  if (!out.empty()) CheckOutFolder(out);
   const BudgetConfig budget_config = ReadBudget(arguments);
   const auto seed = static_cast<uint64_t>(arguments.Integer("seed"));
   Stopwatch watch;
@@ -126,38 +102,27 @@ int RunPrune(const Arguments& arguments) {
   watch.Lap("groups");
   const Environment environment{.space = space, .cost = cost, .budget = budget};
   const SearchResult found = Choose(arguments, environment);
-  const Plan plan = MakePlan(space, found.selection);
+  Plan plan = MakePlan(space, found.selection);
   watch.Lap("plan");
 
-  ordered_json json = {{"model", arguments.positional()[0]},
-                       {"groups", GroupTable(space, found.selection)},
-                       {"cost", CostTable(cost, found.selection)}};
+  ordered_json json = {{"model", arguments.positional()[0]}};
+  json.update(PlanEffects(space, plan));
+  json["cost"] = CostTable(cost, found.selection);
   if (!dry) {
+    plan.source_sha256 = space.network().WeightsHash();
     const Network cut = Cut(space.network(), plan);
     watch.Lap("surgery");
-    const Certificate certificate = Certify(space, found.selection, plan, cut, seed);
+    const Certificate certificate = CertifyOrThrow(out, space, found.selection, plan, cut, seed);
     watch.Lap("certificate");
-    if (!certificate.passed)
-      throw Error(
-          ErrorKind::kInternal,
-          Str("the cut network does not compute what the masked one does: ", certificate.failure));
     WriteDelivery(out, {.network = cut,
                         .cut = cut,
                         .plan = plan,
                         .certificate = certificate,
                         .cost = json["cost"],
-                        .source = {.model = source.config,
-                                   .seed = seed,
-                                   .space = {.decouple_residuals = options.decouple_residuals,
-                                             .exclude = options.exclude,
-                                             .attention = options.attention},
-                                   .file_sha256 = source.file_sha256},
-                        .normalisation =
-                            source.mean.empty() ? "" : NormalisationText(source.mean, source.std)});
+                        .source = SourceOf(source, seed, options),
+                        .normalisation = source.Normalisation()});
     watch.Lap("write");
-    json["out"] = out.string();
-    json["certificate"] = {{"max_rel_error", certificate.max_rel_error},
-                           {"passed", certificate.passed}};
+    AddDelivered(json, out, certificate);
   }
   json["seconds"] = watch.seconds();
   if (arguments.json())
@@ -176,7 +141,8 @@ void AddOptions(OptionList& add) {
   add.Integer("round-to", "N", 1, "kept counts are multiples of this");
   add.Real("min-keep", "RATIO", 0, "least keep ratio of a group");
   add.Text("out", "DIR", "", "folder for model.pt2, weights, plan and certificate");
-  add.Flag("dry-run", "say what goes and what it saves, write nothing");
+  add.Flag("dry-run", "say what goes, what follows and what cannot go; write nothing");
+  add.Flag("all", "with --dry-run: a line for every group and tensor, and which units go");
   add.Integer("seed", "N", 0, "of random weights and random criteria");
   AddModelOptions(add);
   AddSpaceOptions(add);

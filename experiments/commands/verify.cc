@@ -3,7 +3,7 @@
 
 #include "env/base/error.h"
 #include "experiments/commands/commands.h"
-#include "experiments/delivery.h"
+#include "experiments/verify_delivery.h"
 
 namespace espalier {
 namespace {

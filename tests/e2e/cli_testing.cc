@@ -31,7 +31,8 @@ int ExitOf(int status) {
 }
 
 pid_t Start(const std::string& program, const std::vector<std::string>& arguments,
-            const std::filesystem::path& out, const std::filesystem::path& err) {
+            const std::filesystem::path& out, const std::filesystem::path& err,
+            const std::map<std::string, std::string>& environment = {}) {
   std::vector<char*> words = {const_cast<char*>(program.c_str())};
   for (const auto& word : arguments) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
@@ -40,6 +41,7 @@ pid_t Start(const std::string& program, const std::vector<std::string>& argument
     ::dup2(::open(out.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644), 1);
     ::dup2(::open(err.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644), 2);
     ::setenv("ESPALIER_THREADS", "1", 1);
+    for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
     ::execvp(program.c_str(), words.data());
     ::_exit(127);
   }
@@ -79,10 +81,12 @@ nlohmann::ordered_json Outcome::Json() const {
       out.substr(start == std::string::npos ? 0 : start + 1, end - start), nullptr, false);
 }
 
-Espalier::Espalier(const std::vector<std::string>& arguments) {
+Espalier::Espalier(const std::vector<std::string>& arguments,
+                   const std::map<std::string, std::string>& environment) {
   static std::atomic<int> count = 0;
   log_ = std::filesystem::path(testing::TempDir()) / Str("espalier_cli_", getpid(), '_', count++);
-  process_ = Start(Program(), arguments, log_.string() + ".out", log_.string() + ".err");
+  process_ =
+      Start(Program(), arguments, log_.string() + ".out", log_.string() + ".err", environment);
 }
 
 Espalier::~Espalier() {
@@ -110,8 +114,9 @@ Outcome Espalier::Wait() {
   return {ExitOf(status), ReadFile(log_.string() + ".out"), ReadFile(log_.string() + ".err")};
 }
 
-Outcome RunEspalier(const std::vector<std::string>& arguments) {
-  return Espalier(arguments).Wait();
+Outcome RunEspalier(const std::vector<std::string>& arguments,
+                    const std::map<std::string, std::string>& environment) {
+  return Espalier(arguments, environment).Wait();
 }
 
 void MakeFakeCifar10(const std::filesystem::path& root, int64_t train) {

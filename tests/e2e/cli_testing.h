@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,9 @@ struct Outcome {
 /// depend on the machine.
 class Espalier {
  public:
-  explicit Espalier(const std::vector<std::string>& arguments);
+  /// environment: variables set for this process, besides those of the test.
+  explicit Espalier(const std::vector<std::string>& arguments,
+                    const std::map<std::string, std::string>& environment = {});
   ~Espalier();
   Espalier(const Espalier&) = delete;
   Espalier& operator=(const Espalier&) = delete;
@@ -34,7 +37,8 @@ class Espalier {
   std::filesystem::path log_;
 };
 
-Outcome RunEspalier(const std::vector<std::string>& arguments);
+Outcome RunEspalier(const std::vector<std::string>& arguments,
+                    const std::map<std::string, std::string>& environment = {});
 
 /// Writes `root`/cifar10 in the form of the npm package: `train` + 100 images whose class is a
 /// colour pattern under noise, so that a few epochs learn something.

@@ -45,8 +45,39 @@ TEST(PruneCliE2e, DryRunWritesNothing) {
       {"prune", "resnet20", "--macs", "0.5", "--dry-run", "--out", (temp / "a").string()});
   EXPECT_EQ(dry.exit_code, 0) << dry.err;
   EXPECT_FALSE(fs::exists(temp / "a"));
-  EXPECT_NE(dry.out.find("layer3.2.conv1"), std::string::npos) << dry.out;
-  EXPECT_NE(dry.out.find("nothing was written"), std::string::npos);
+  for (const char* part :
+       {"layer3.2.conv1", "tensors that follow",
+        "layer3.2.bn1.{bias,running_mean,running_var,weight}", "numbers in the graph",
+        "constant_pad_nd", "what cannot go", "network output",
+        "linear.weight axis 0: 10 coordinates", "activation bytes", "nothing was written"})
+    EXPECT_NE(dry.out.find(part), std::string::npos) << part << '\n' << dry.out;
+}
+
+TEST(PruneCliE2e, DryRunSaysAsDataWhatThePlanDoes) {
+  const TempFolder temp;
+  const auto dry = RunEspalier(
+      {"prune", "resnet20", "--macs", "0.5", "--exclude", "layer1.0.conv1", "--dry-run", "--json"});
+  ASSERT_EQ(dry.exit_code, 0) << dry.err;
+  const auto pruned = RunEspalier({"prune", "resnet20", "--macs", "0.5", "--exclude",
+                                   "layer1.0.conv1", "--out", (temp / "a").string()});
+  ASSERT_EQ(pruned.exit_code, 0) << pruned.err;
+  const auto said = dry.Json(),
+             plan = nlohmann::ordered_json::parse(ReadFile(temp / "a/plan.json"));
+  ASSERT_EQ(said["groups"].size(), plan["groups"].size());
+  for (size_t i = 0; i < plan["groups"].size(); ++i) {
+    EXPECT_EQ(said["groups"][i]["kept"], plan["groups"][i]["kept"].size());
+    EXPECT_EQ(said["groups"][i]["removed"].size() + plan["groups"][i]["kept"].size(),
+              plan["groups"][i]["units"].get<size_t>());
+  }
+  ASSERT_EQ(said["parameters"].size(), plan["kept"].size());
+  for (const auto& parameter : said["parameters"])
+    for (const auto& [axis, kept] : plan["kept"][parameter["name"].get<std::string>()].items())
+      EXPECT_EQ(parameter["to"][std::stoul(axis)], kept.size()) << parameter;
+  bool excluded = false;
+  for (const auto& pin : said["pinned"])
+    excluded = excluded || (pin["parameter"] == "layer1.0.conv1.weight" &&
+                            pin["reason"] == "excluded by 'layer1.0.conv1'");
+  EXPECT_TRUE(excluded) << said["pinned"];
 }
 
 TEST(InspectCliE2e, JsonHasGroupsPinsAndEveryConvention) {
@@ -65,6 +96,11 @@ TEST(InspectCliE2e, JsonHasGroupsPinsAndEveryConvention) {
   EXPECT_TRUE(output_pinned);
   EXPECT_EQ(json["cost"]["canonical"]["params"], 269722);  // 0.27 M: He et al. 2016, Table 6
   EXPECT_GT(json["cost"]["thop"]["macs"], json["cost"]["canonical"]["macs"]);
+  const auto text = RunEspalier({"inspect", "resnet110", "--decouple-residuals"});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  // 108 groups, two a block, in a line a stage.
+  EXPECT_NE(text.out.find("layer3.{0-17}.conv{1-2}  x 36"), std::string::npos) << text.out;
+  EXPECT_LT(std::count(text.out.begin(), text.out.end(), '\n'), 25);
 }
 
 TEST(InspectCliE2e, DrawsTheGraph) {
@@ -75,6 +111,23 @@ TEST(InspectCliE2e, DrawsTheGraph) {
   const auto dot = ReadFile(temp / "g.dot");
   EXPECT_NE(dot.find("layer2.1.conv2"), std::string::npos);
   EXPECT_NE(dot.find("->"), std::string::npos);
+}
+
+TEST(InspectCliE2e, RendersWithGraphvizOrSaysHowToGetIt) {
+  const TempFolder temp;
+  const std::string file = (temp / "g.svg").string();
+  const auto absent = RunEspalier({"inspect", "resnet20", "--graph", file}, {{"PATH", "/nowhere"}});
+  EXPECT_EQ(absent.exit_code, 3);
+  EXPECT_NE(absent.err.find("apt-get install graphviz"), std::string::npos) << absent.err;
+  EXPECT_TRUE(fs::is_empty(temp.path()));
+  const auto wrong = RunEspalier({"inspect", "resnet20", "--graph", (temp / "g.txt").string()});
+  EXPECT_EQ(wrong.exit_code, 2);
+  if (std::system("dot -V 2>/dev/null") != 0) GTEST_SKIP() << "Graphviz's dot is not installed";
+  const auto drawn = RunEspalier({"inspect", "resnet20", "--graph", file, "--quiet"});
+  ASSERT_EQ(drawn.exit_code, 0) << drawn.err;
+  const auto svg = ReadFile(file);
+  EXPECT_NE(svg.find("<svg"), std::string::npos);
+  EXPECT_NE(svg.find("group layer2.1.conv1: 32 units"), std::string::npos) << "a tooltip";
 }
 
 TEST(ListCliE2e, DataSheetComesFromTheRegistry) {

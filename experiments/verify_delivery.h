@@ -1,0 +1,24 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <string>
+
+#include "env/space/certificate.h"
+
+namespace espalier {
+
+struct VerifyReport {
+  bool passed = true;
+  nlohmann::ordered_json checks = nlohmann::ordered_json::array();  ///< name, passed, detail
+  Certificate certificate;                                          ///< made again
+};
+
+/// Re-checks a folder that WriteDelivery filled, from the files alone: makes the Space, the plan
+/// and the certificate again from the source weights, and compares hashes, shapes, outputs and cost
+/// of what lies there. model: another place of the source network ("" = where it was, or where it
+/// is as seen from the folder). Errors: kIo, kModel for missing or damaged files.
+VerifyReport VerifyDelivery(const std::filesystem::path& folder, const std::string& model);
+
+}  // namespace espalier
