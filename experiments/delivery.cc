@@ -1,9 +1,11 @@
 #include "experiments/delivery.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/graph/checked_json.h"
 #include "env/graph/io.h"
 #include "experiments/run_folder.h"
 #include "experiments/version.h"
@@ -20,10 +22,38 @@ ordered_json SpaceToJson(const SpaceConfig& space) {
           {"attention", space.attention}};
 }
 
-SpaceConfig SpaceFromJson(const ordered_json& json) {
-  return {.decouple_residuals = json.at("decouple_residuals"),
-          .exclude = json.at("exclude").get<std::vector<std::string>>(),
-          .attention = json.value("attention", "dims")};
+std::vector<std::string> TextsOf(const nlohmann::json& list) {
+  if (!list.is_array()) throw Error(ErrorKind::kModel, "a list of texts is expected");
+  std::vector<std::string> texts;
+  for (const auto& item : list) texts.push_back(TextOf(item));
+  return texts;
+}
+
+std::string AttentionOf(const nlohmann::json& value) {
+  const std::string& text = TextOf(value);
+  if (text != "dims" && text != "heads" && text != "both")
+    throw Error(ErrorKind::kModel, "dims, heads or both is expected");
+  return text;
+}
+
+uint64_t SeedOf(const nlohmann::json& value) {
+  if (!value.is_number_unsigned()) throw Error(ErrorKind::kModel, "it is no seed");
+  return value.get<uint64_t>();
+}
+
+/// Two whole numbers as {before, after}.
+std::pair<int64_t, int64_t> CostOf(const nlohmann::json& list) {
+  if (!list.is_array() || list.size() != 2)
+    throw Error(ErrorKind::kModel, "two whole numbers are expected");
+  return {IntOf(list[0]), IntOf(list[1])};
+}
+
+SpaceConfig SpaceFromJson(const nlohmann::json& json) {
+  SpaceConfig space{.decouple_residuals = JsonMember(json, "decouple_residuals", BoolOf),
+                    .exclude = JsonMember(json, "exclude", TextsOf)};
+  if (json.contains("attention"))  // absent in files made before heads could be cut
+    space.attention = JsonMember(json, "attention", AttentionOf);
+  return space;
 }
 
 fs::path Absolute(const fs::path& path) { return fs::absolute(path).lexically_normal(); }
@@ -47,6 +77,22 @@ ordered_json SourceToJson(const CutSource& source, const fs::path& folder) {
   return json;
 }
 
+/// What MakePlan asks of a selection, as an error of the plan's file.
+void CheckKept(const Group& group, const Plan::GroupKept& kept) {
+  std::map<int64_t, int64_t> per_block;
+  for (const int64_t unit : kept.kept) ++per_block[unit / (group.units / group.blocks)];
+  const bool fits =
+      kept.units == group.units && std::ssize(per_block) == group.blocks &&
+      std::all_of(per_block.begin(), per_block.end(), [&](const auto& block) {
+        return block.first < group.blocks && block.second == per_block.begin()->second;
+      });
+  if (!fits)
+    throw Error(ErrorKind::kModel,
+                Str("the plan keeps ", kept.kept.size(), " of ", kept.units, " units of group '",
+                    group.name, "', which has ", group.units, " units in ", group.blocks,
+                    " blocks that keep equal numbers"));
+}
+
 /// Costs at whole counts are whole numbers.
 int64_t Whole(double cost) { return std::llround(cost); }
 
@@ -61,23 +107,26 @@ CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& 
           .file_sha256 = model.file_sha256};
 }
 
-CutSource SourceFromJson(const ordered_json& json, const fs::path& folder) {
+CutSource SourceFromJson(const nlohmann::json& json, const fs::path& folder) {
   const auto path = [&](const std::string& key) -> std::string {
-    const std::string recorded = json.at(key), relative = json.at(key + "_relative");
-    if (recorded.empty() || fs::exists(recorded)) return recorded;
+    const std::string recorded = JsonMember(json, key.c_str(), TextOf);
+    if (recorded.empty() || fs::exists(recorded) || !json.contains(key + "_relative"))
+      return recorded;
+    const std::string relative = JsonMember(json, (key + "_relative").c_str(), TextOf);
     const auto moved = (folder / relative).lexically_normal();
     return fs::exists(moved) ? moved.string() : recorded;
   };
   CutSource source;
-  source.model.name = json.at("name");
+  source.model.name = JsonMember(json, "name", TextOf);
   source.model.weights = path("weights");
   source.model.file = path("file");
   source.model.input = path("input");
-  source.model.input_shape = json.value("input_shape", "");
-  source.model.shortcut = json.at("shortcut");
-  source.model.classes = json.at("classes");
-  source.seed = json.at("seed");
-  source.file_sha256 = json.at("file_sha256");
+  source.model.input_shape = JsonMember(json, "input_shape", TextOf);
+  source.model.shortcut = JsonMember(json, "shortcut", TextOf);
+  source.model.classes = JsonMember(json, "classes", IntOf);
+  if (source.model.classes < 0) throw Error(ErrorKind::kModel, "'classes' is negative");
+  source.seed = JsonMember(json, "seed", SeedOf);
+  source.file_sha256 = JsonMember(json, "file_sha256", TextOf);
   source.space = SpaceFromJson(json);
   return source;
 }
@@ -163,34 +212,36 @@ Certificate CertifyOrThrow(const fs::path& folder, const Space& space, const Sel
 }
 
 SavedPlan ReadPlan(const fs::path& file) {
-  const ordered_json json = ReadJson(file);
-  SavedPlan saved{PlanFromJson(nlohmann::json::parse(json.dump())), std::nullopt};
-  if (json.contains("space")) try {
-      saved.space = SpaceFromJson(json["space"]);
-    } catch (const nlohmann::json::exception& error) {
-      throw Error(ErrorKind::kModel, Str("'", file.string(), "': space: ", error.what()));
-    }
-  return saved;
+  const nlohmann::json json = ReadCheckedJson(file);
+  try {
+    SavedPlan saved{PlanFromJson(json), std::nullopt};
+    if (json.contains("space")) saved.space = JsonMember(json, "space", SpaceFromJson);
+    return saved;
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, Str("'", file.string(), "': ", error.message()), error.hint());
+  }
 }
 
-namespace {
-
-void CheckGroup(const Group& group, const Plan::GroupKept& planned) {
-  const auto bad = [&](const std::string& what) {
-    throw Error(ErrorKind::kModel, Str("the plan's group '", group.name, "' ", what),
-                "is this the plan of another network?");
-  };
-  if (planned.units != group.units)
-    bad(Str("has ", planned.units, " units, this network's has ", group.units));
-  if (planned.kept.back() >= group.units) bad(Str("keeps unit ", planned.kept.back()));
-  std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
-  for (const int64_t unit : planned.kept)
-    ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
-  for (const int64_t count : per_block)
-    if (count != per_block[0]) bad(Str("keeps unequal counts in its ", group.blocks, " blocks"));
+SavedCertificate ReadCertificate(const fs::path& path) {
+  const nlohmann::json json = ReadCheckedJson(path);
+  try {
+    SavedCertificate saved;
+    saved.certificate = CertificateFromJson(json);
+    saved.source = JsonMember(json, "source", [&](const nlohmann::json& source) {
+      return SourceFromJson(source, path.parent_path());
+    });
+    saved.weights_sha256 = JsonMember(JsonMember(json, "delivered"), "weights_sha256", TextOf);
+    for (const auto& [name, hash] : JsonMember(JsonMember(json, "delivered"), "files").items())
+      saved.files[name] = TextOf(hash);
+    const nlohmann::json& cost = JsonMember(JsonMember(json, "cost"), "canonical");
+    saved.macs = JsonMember(cost, "macs", CostOf).second;
+    saved.params = JsonMember(cost, "params", CostOf).second;
+    return saved;
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, Str("'", path.string(), "': ", error.message()),
+                "is it a certificate of this program?");
+  }
 }
-
-}  // namespace
 
 Selection SelectionOf(const Space& space, const Plan& plan) {
   Selection selection(space.groups().size());
@@ -200,7 +251,7 @@ Selection SelectionOf(const Space& space, const Plan& plan) {
       throw Error(ErrorKind::kModel,
                   Str("the plan names group '", group.name, "', which this network does not have"),
                   "is this the plan of another network, or of other --exclude patterns?");
-    CheckGroup(space.groups()[static_cast<size_t>(index)], group);
+    CheckKept(space.groups()[static_cast<size_t>(index)], group);
     selection[static_cast<size_t>(index)] = group.kept;
   }
   for (size_t group = 0; group < selection.size(); ++group)

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ struct CutSource {
 };
 CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& options);
 /// folder: where the certificate lies; the source's files may have moved along with it.
-CutSource SourceFromJson(const nlohmann::ordered_json& json, const std::filesystem::path& folder);
+CutSource SourceFromJson(const nlohmann::json& json, const std::filesystem::path& folder);
 
 /// A cut network on its way out.
 struct Delivery {
@@ -57,6 +58,17 @@ Certificate CertifyOrThrow(const std::filesystem::path& folder, const Space& spa
 /// Cost of the uncut and of the cut network under every convention:
 /// {"canonical": {"macs": [before, after], "params": [...]}, ..., "activation_bytes": [...]}.
 nlohmann::ordered_json CostTable(const CostModel& cost, const Selection& selection);
+
+/// What certificate.json says.
+struct SavedCertificate {
+  Certificate certificate;
+  CutSource source;
+  std::string weights_sha256;                ///< of the delivered network
+  std::map<std::string, std::string> files;  ///< delivered file -> hash
+  int64_t macs = 0, params = 0;              ///< after the cut, canonical convention
+};
+/// Errors: kIo; kModel naming file and key. Paths of the source are looked up beside the file too.
+SavedCertificate ReadCertificate(const std::filesystem::path& path);
 
 /// A plan.json, with what it says of the Space it was made in.
 struct SavedPlan {

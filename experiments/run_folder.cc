@@ -17,6 +17,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/graph/checked_json.h"
 #include "experiments/settings.h"
 #include "experiments/version.h"
 
@@ -156,11 +157,13 @@ nlohmann::ordered_json MachineFacts(const std::string& device) {
 }
 
 nlohmann::ordered_json ReadJson(const std::filesystem::path& path) {
-  const std::string text = ReadFile(path);
+  constexpr uint64_t kMostBytes = 64 << 20;
+  const std::string text = ReadFile(path, kMostBytes);
   try {
+    ParseCheckedJson(text);  // depth and duplicates; the other keeps the order
     return nlohmann::ordered_json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::kIo, Str("'", path.string(), "' is not valid JSON: ", error.what()),
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kIo, Str("'", path.string(), "' is not valid JSON: ", error.message()),
                 "the file is damaged; start again in a new folder");
   }
 }

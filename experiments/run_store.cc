@@ -2,12 +2,20 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "env/base/error.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kSchemaVersion = 1;
+constexpr const char* kTables[] = {
+    "metrics(stage TEXT NOT NULL, step INTEGER NOT NULL, "
+    "name TEXT NOT NULL, value REAL, PRIMARY KEY(stage, name, step)) WITHOUT ROWID",
+    "trials(name TEXT PRIMARY KEY, status TEXT NOT NULL, "
+    "kept TEXT NOT NULL, macs REAL, params REAL, seconds REAL)"};
 
 /// A prepared statement: bound in order, stepped, always finalised.
 class Statement {
@@ -71,20 +79,19 @@ RunStore::RunStore(const std::filesystem::path& file) : file_(file) {
   }
   sqlite3_busy_timeout(database_, 10'000);
   try {
+    Execute("PRAGMA trusted_schema=OFF");
+    Execute("PRAGMA cell_size_check=ON");
     Execute("PRAGMA journal_mode=WAL");
     Execute("PRAGMA synchronous=NORMAL");
     Statement version(database_, file_, "PRAGMA user_version");
     version.Row();
-    if (const int64_t found = version.Integer(0); found != 0 && found != kSchemaVersion)
+    const int64_t found = version.Integer(0);
+    if (found != 0 && found != kSchemaVersion)
       throw Error(ErrorKind::kIo, Str("'", file.string(), "' has schema version ", found,
                                       "; this program knows ", kSchemaVersion));
-    Execute(
-        "CREATE TABLE IF NOT EXISTS metrics(stage TEXT NOT NULL, step INTEGER NOT NULL, "
-        "name TEXT NOT NULL, value REAL, PRIMARY KEY(stage, name, step)) WITHOUT ROWID");
-    Execute(
-        "CREATE TABLE IF NOT EXISTS trials(name TEXT PRIMARY KEY, status TEXT NOT NULL, "
-        "kept TEXT NOT NULL, macs REAL, params REAL, seconds REAL)");
-    Execute(Str("PRAGMA user_version=", kSchemaVersion).c_str());
+    for (const char* table : kTables) Execute(Str("CREATE TABLE IF NOT EXISTS ", table).c_str());
+    CheckSchema();
+    if (found == 0) Execute(Str("PRAGMA user_version=", kSchemaVersion).c_str());
   } catch (...) {
     sqlite3_close(database_);
     throw;
@@ -92,6 +99,18 @@ RunStore::RunStore(const std::filesystem::path& file) : file_(file) {
 }
 
 RunStore::~RunStore() { sqlite3_close(database_); }
+
+/// Views, triggers and generated columns of a stranger's file would be computed as we read.
+void RunStore::CheckSchema() {
+  Statement rows(database_, file_, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL");
+  while (rows.Row()) {
+    const std::string sql = rows.Text(0);
+    if (std::none_of(std::begin(kTables), std::end(kTables),
+                     [&](const char* table) { return sql == Str("CREATE TABLE ", table); }))
+      throw Error(ErrorKind::kIo, Str("'", file_.string(),
+                                      "' holds something else than a run: ", sql.substr(0, 100)));
+  }
+}
 
 std::string RunStore::Message() const {
   return Str("'", file_.string(), "': ", database_ ? sqlite3_errmsg(database_) : "cannot open");

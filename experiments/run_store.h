@@ -41,6 +41,7 @@ class RunStore {
 
  private:
   void Execute(const char* sql);
+  void CheckSchema();
   std::string Message() const;
   std::filesystem::path file_;
   sqlite3* database_ = nullptr;

@@ -61,32 +61,6 @@ double ForwardDifference(const Network& a, const Network& b) {
   return (y - z).abs().max().item<double>() / std::max(1e-12, y.abs().max().item<double>());
 }
 
-/// What certificate.json says, read once.
-struct Saved {
-  CutSource source;
-  Certificate certificate;
-  std::string weights_sha256;
-  std::map<std::string, std::string> files;  // name -> hash
-  double macs = 0, params = 0;               // canonical, after the cut
-};
-
-Saved ReadCertificate(const fs::path& folder) {
-  const ordered_json json = ReadJson(folder / "certificate.json");
-  try {
-    Saved saved;
-    saved.certificate = CertificateFromJson(nlohmann::json::parse(json.dump()));
-    saved.source = SourceFromJson(json.at("source"), folder);
-    saved.weights_sha256 = json.at("delivered").at("weights_sha256");
-    json.at("delivered").at("files").get_to(saved.files);
-    saved.macs = json.at("cost").at("canonical").at("macs").at(1);
-    saved.params = json.at("cost").at("canonical").at("params").at(1);
-    return saved;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::kIo, Str("'", (folder / "certificate.json").string(),
-                                    "' is not a certificate of this program: ", error.what()));
-  }
-}
-
 ModelSource LoadSource(CutSource& source, const std::string& model) {
   if (!model.empty()) {
     const ModelConfig other = ParseModelWord(model);
@@ -104,7 +78,9 @@ ModelSource LoadSource(CutSource& source, const std::string& model) {
 class Verifier {
  public:
   Verifier(const fs::path& folder, const std::string& model)
-      : folder_(folder), saved_(ReadCertificate(folder)), base_(LoadSource(saved_.source, model)) {}
+      : folder_(folder),
+        saved_(ReadCertificate(folder / "certificate.json")),
+        base_(LoadSource(saved_.source, model)) {}
 
   VerifyReport Run() {
     Check("source file", base_.file_sha256 == saved_.source.file_sha256,
@@ -181,7 +157,7 @@ class Verifier {
   }
 
   const fs::path folder_;
-  Saved saved_;
+  SavedCertificate saved_;
   const ModelSource base_;
   VerifyReport report_;
 };

@@ -210,14 +210,35 @@ class AutobotRun {
                   "choose another run folder, or remove the file to start over");
     }
     std::map<std::string, Tensor> tensors(file.tensors.begin(), file.tensors.end());
-    const auto number = [&](const char* name) { return tensors.at(name).item<double>(); };
-    bottleneck_.alpha().detach().copy_(tensors.at("alpha"));
-    adam_.state.first.front().copy_(tensors.at("first"));
-    adam_.state.second.front().copy_(tensors.at("second"));
-    snapshot_ = tensors.at("snapshot").to(env_.device);
-    step_ = static_cast<int64_t>(number("step"));
+    const auto fail = [&](const auto&... parts) {
+      throw Error(ErrorKind::kData, Str("'", CheckpointPath().string(), "': ", parts...),
+                  "the file is damaged; remove it to start over");
+    };
+    const auto take = [&](const char* name, const Tensor& like) -> const Tensor& {
+      const Tensor& found = tensors[name];  // undefined when it is missing
+      if (!found.defined() || found.sizes() != like.sizes() ||
+          found.scalar_type() != like.scalar_type())
+        fail("tensor '", name, "' is missing or not ", like.scalar_type(), " ", like.sizes());
+      return found;
+    };
+    const auto number = [&](const char* name) {
+      return take(name, at::zeros({1}, at::kDouble)).item<double>();
+    };
+    const auto whole = [&](const char* name, double low) {
+      const double value = number(name);
+      constexpr double kMost = 1e15;  // every whole number up to it is a double
+      if (!(value >= low && value <= kMost)) fail("'", name, "' is ", value);
+      return static_cast<int64_t>(value);
+    };
+    const Tensor alpha = bottleneck_.alpha().detach();  // shares its memory
+    alpha.copy_(take("alpha", alpha));
+    for (const auto& [name, moment] : {std::pair("first", adam_.state.first.front()),
+                                       std::pair("second", adam_.state.second.front())})
+      moment.copy_(take(name, moment));
+    snapshot_ = take("snapshot", snapshot_).to(env_.device);
+    step_ = whole("step", 0);
     adam_.state.step = step_;
-    snapshot_step_ = static_cast<int64_t>(number("snapshot_step"));
+    snapshot_step_ = whole("snapshot_step", -1);
     best_loss_ = number("best_loss");
     seconds_ = number("seconds");
     LogInfo("autobot: continuing after step ", step_, " of ", config_.batches);

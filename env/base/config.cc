@@ -251,8 +251,9 @@ std::vector<std::string> ConfigDocument::sections() const { return Section("").k
 
 void ConfigDocument::CheckSections(const std::vector<std::string>& known,
                                    std::vector<std::string>& problems) const {
-  for (const std::string& name : sections()) {
-    const bool is_table = root_->Find(name)->is_table();
+  for (const auto& [key, node] : root_->table) {  // not by Find: a quoted key may hold dots
+    const std::string name(key.str());
+    const bool is_table = node.is_table();
     if (std::find(known.begin(), known.end(), name) == known.end())
       problems.push_back(
           Problem(Str("unknown config ", is_table ? "table" : "key", " '", name, "'"),

@@ -17,6 +17,27 @@ std::string Trim(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
+/// The last character of the string that begins at `at`; one of a single line ends with the line.
+size_t SkipString(const std::string& text, size_t at, bool block, int& line) {
+  const char quote = text[at];
+  size_t quotes = 0;  // in a row
+  for (at += block ? 3 : 1; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '\n' && !block) return at - 1;
+    line += c == '\n';
+    if (c == '\\' && quote == '"') {
+      line += ++at < text.size() && text[at] == '\n';
+      quotes = 0;
+      continue;
+    }
+    quotes = c == quote ? quotes + 1 : 0;
+    if (quotes == 1 && !block) return at;
+    // A block may end in up to two more quotes that belong to its text.
+    if (quotes == 5 || (quotes >= 3 && (at + 1 == text.size() || text[at + 1] != quote))) return at;
+  }
+  return at;
+}
+
 void InsertOverride(toml::table& parent, const std::string& key, const std::string& raw,
                     const std::string& text) {
   try {
@@ -34,6 +55,35 @@ void InsertOverride(toml::table& parent, const std::string& key, const std::stri
                     "quote the argument for the shell: --set 'a.b=[1, 2]'");
   }
   parent.insert_or_assign(key, raw);  // a bare word is a string: --set data.name=cifar10
+}
+
+/// Refuses keys of more than kMostParts parts ("a.b.c" has three) and values nested deeper than
+/// kMostNested: the parser makes a table of each part, and tables nested by the ten thousand
+/// overflow the stack of whoever walks them.
+void CheckDepth(const std::string& text, const std::string& origin) {
+  constexpr int kMostParts = 16, kMostNested = 16;
+  int parts = 1, nested = 0, line = 1;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    line += c == '\n';
+    if (c == '#') {
+      at = std::min(text.find('\n', at), text.size()) - 1;
+    } else if (c == '"' || c == '\'') {
+      const bool block = text.compare(at, 3, std::string(3, c)) == 0;
+      at = SkipString(text, at, block, line);
+    } else if (c == '.') {
+      ++parts;
+    } else if (std::string_view("\n=,[]{}").find(c) != std::string_view::npos) {
+      parts = 1;
+      nested += (c == '[' || c == '{') - (c == ']' || c == '}');
+    }
+    if (parts > kMostParts)
+      ThrowConfigAt(Str("config syntax: a key has more than ", kMostParts, " parts"),
+                    Str(origin, ":", line));
+    if (nested > kMostNested)
+      ThrowConfigAt(Str("config syntax: a value is nested deeper than ", kMostNested, " levels"),
+                    Str(origin, ":", line));
+  }
 }
 
 }  // namespace
@@ -66,6 +116,7 @@ void ThrowConfigAt(const std::string& what, const std::string& origin, const std
 }
 
 void ConfigLoader::AddText(const std::string& text, const std::string& origin) {
+  CheckDepth(text, origin);
   toml::table parsed;
   try {
     parsed = toml::parse(text, origin);
@@ -84,8 +135,12 @@ void ConfigLoader::AddFile(const fs::path& path) {
   const fs::path identity = fs::weakly_canonical(path);
   if (std::find(open_.begin(), open_.end(), identity) != open_.end())
     throw Error(ErrorKind::kConfig, Str("config ", path, " includes itself"));
+  constexpr int kMostFiles = 64;  // includes of includes multiply
+  if (++files_ > kMostFiles)
+    throw Error(ErrorKind::kConfig,
+                Str("config ", path, ": more than ", kMostFiles, " files are included"));
   open_.push_back(identity);
-  constexpr uint64_t kMostBytes = 16 << 20;
+  constexpr uint64_t kMostBytes = 1 << 20;
   AddText(ReadFile(path, kMostBytes), path.string());
   open_.pop_back();
 }

@@ -38,6 +38,7 @@ class ConfigLoader {
   void Forget(const std::string& dotted);
 
   std::vector<std::filesystem::path> open_;  // the chain of includes being read
+  int files_ = 0;                            // read so far
 };
 
 std::string DottedKey(const std::string& section, std::string_view key);

@@ -87,9 +87,14 @@ int ExitCode(ErrorKind kind) {
 
 std::string NearestName(std::string_view name, const std::vector<std::string>& known) {
   // A third of the letters may be wrong: enough for typing slips, too little for another word.
+  constexpr size_t kLongest = 200;  // letters; beyond it nobody mistypes a name, files lie
   size_t nearest_distance = std::max<size_t>(1, name.size() / 3) + 1;
   std::string nearest;
+  if (name.size() > kLongest) return nearest;
   for (const std::string& candidate : known) {
+    // Each letter more or less is one step, so most candidates need no table.
+    const size_t longer = std::max(candidate.size(), name.size());
+    if (longer - std::min(candidate.size(), name.size()) >= nearest_distance) continue;
     const size_t distance = EditDistance(name, candidate);
     if (distance < nearest_distance) {
       nearest_distance = distance;

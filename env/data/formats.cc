@@ -8,6 +8,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/graph/checked_json.h"
 
 namespace espalier {
 namespace {
@@ -33,9 +34,44 @@ std::string ReadData(const std::filesystem::path& path, const std::string& expec
 void CheckLabels(const Tensor& labels, int64_t classes, const std::filesystem::path& path,
                  const std::string& fetch) {
   if (labels.numel() == 0) Fail(path, "at least one label", "none", fetch);
-  const auto low = labels.min().item<int64_t>(), high = labels.max().item<int64_t>();
-  if (low < 0 || high >= classes)
-    Fail(path, Str("labels 0 to ", classes - 1), Str("labels ", low, " to ", high), fetch);
+  const Tensor bad = labels.lt(0).logical_or_(labels.ge(classes)).nonzero();
+  if (bad.numel() == 0) return;
+  const auto first = bad[0].item<int64_t>();
+  Fail(path, Str("labels 0 to ", classes - 1),
+       Str("label ", labels[first].item<int64_t>(), " at entry ", first), fetch);
+}
+
+uint32_t BigEndian(const std::string& bytes, size_t offset) {
+  uint32_t value = 0;
+  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
+  return value;
+}
+
+/// Why libpng should not see this file, or "". The reader takes plain 8-bit RGB and nothing else:
+/// libpng would unpack texts and colour profiles of any size, and convert colours silently.
+std::string PngProblem(const std::string& bytes, uint64_t width, uint64_t rows) {
+  constexpr size_t kSignature = 8, kHeader = 13, kFrame = 12;  // a frame: length, type, checksum
+  constexpr std::string_view kRgb8("\x08\x02\0\0\0", 5);       // depth, colour, and three methods
+  constexpr uint64_t kMostUnpacked = 1032;                     // a byte of deflate gives no more
+  uint64_t data = 0;
+  for (size_t at = kSignature; at < bytes.size();) {
+    const uint64_t length = bytes.size() - at < kFrame ? UINT64_MAX : BigEndian(bytes, at);
+    if (length > bytes.size() - at - std::min(bytes.size() - at, kFrame))
+      return Str("a chunk at byte ", at, " that reaches beyond the file");
+    const std::string type = bytes.substr(at + 4, 4);
+    if (at == kSignature && (type != "IHDR" || length != kHeader))
+      return Str("a header chunk of type '", type, "' and ", length, " bytes");
+    if (at == kSignature && bytes.substr(at + 16, 5) != kRgb8)
+      return "another kind of pixel or an interlaced image";
+    for (const char* refused : {"zTXt", "iTXt", "iCCP", "gAMA", "cHRM", "tRNS"})
+      if (type == refused)
+        return Str("a chunk ", type, " at byte ", at, ", which is not supported");
+    if (type == "IDAT") data += length;
+    at += kFrame + length;
+  }
+  if (data * kMostUnpacked < width * 3 * rows)
+    return Str(data, " bytes of pixels, too few to unpack to the image");
+  return "";
 }
 
 /// libpng's simplified reader: frees its state on every way out.
@@ -47,12 +83,6 @@ struct PngImage {
   ~PngImage() { png_image_free(&image); }
 };
 
-uint32_t BigEndian(const std::string& bytes, size_t offset) {
-  uint32_t value = 0;
-  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
-  return value;
-}
-
 }  // namespace
 
 Tensor ReadRowPng(const std::filesystem::path& path, int64_t rows, int64_t size,
@@ -60,6 +90,11 @@ Tensor ReadRowPng(const std::filesystem::path& path, int64_t rows, int64_t size,
   const int64_t width = size * size;
   const std::string expected = Str("an RGB PNG of ", width, " x ", rows, " pixels");
   const std::string bytes = ReadData(path, expected, fetch);
+  if (bytes.size() < 8 || png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) != 0)
+    Fail(path, expected, Str(bytes.size(), " bytes that are no PNG"), fetch);
+  const std::string problem =
+      PngProblem(bytes, static_cast<uint64_t>(width), static_cast<uint64_t>(rows));
+  if (!problem.empty()) Fail(path, expected, problem, fetch);
   PngImage png;
   if (!png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()))
     Fail(path, expected, Str(bytes.size(), " bytes that are no PNG (", png.image.message, ")"),
@@ -79,15 +114,16 @@ Tensor ReadRowPng(const std::filesystem::path& path, int64_t rows, int64_t size,
 Tensor ReadLabelJson(const std::filesystem::path& path, int64_t classes, const std::string& fetch) {
   const std::string expected = Str("a JSON array of labels 0 to ", classes - 1);
   const std::string bytes = ReadData(path, expected, fetch);
-  const auto json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_array())
-    Fail(path, expected, Str(bytes.size(), " bytes that are no JSON array"), fetch);
   std::vector<int64_t> labels;
-  labels.reserve(json.size());
-  for (const auto& item : json) {
-    if (!item.is_number_integer())
-      Fail(path, expected, Str("entry ", labels.size(), " = ", item.dump()), fetch);
-    labels.push_back(item.get<int64_t>());
+  try {
+    const auto json = ParseCheckedJson(bytes);
+    if (!json.is_array()) throw Error(ErrorKind::kData, "no array");
+    labels.reserve(json.size());
+    for (const auto& item : json) labels.push_back(IntOf(item));
+  } catch (const Error& error) {
+    Fail(path, expected,
+         Str(bytes.size(), " bytes whose entry ", labels.size(), " is wrong: ", error.message()),
+         fetch);
   }
   Tensor result = at::tensor(labels, at::kLong);  // [N]
   CheckLabels(result, classes, path, fetch);

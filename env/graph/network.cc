@@ -164,6 +164,18 @@ std::vector<Use> UsesOf(const Op& op) {
   return uses;
 }
 
+namespace {
+/// A file must not make us touch other files, the terminal, other processes or raw memory.
+bool ReachesOutside(const std::string& op) {
+  static constexpr std::string_view kRefused[] = {
+      "aten::from_file", "aten::_print",     "c10d::",     "_c10d_",       "symm_mem::",
+      "inductor::",      "mkldnn::data_ptr", "profiler::", "debugprims::", "static_runtime::"};
+  if (op.ends_with("_tensor_unsafe")) return true;  // sparse ones: indices are taken on trust
+  return std::any_of(std::begin(kRefused), std::end(kRefused),
+                     [&](std::string_view prefix) { return op.starts_with(prefix); });
+}
+}  // namespace
+
 void Validate(const Graph& graph) {
   const auto count = static_cast<ValueId>(graph.values.size());
   std::vector<bool> defined(graph.values.size());
@@ -173,6 +185,9 @@ void Validate(const Graph& graph) {
     const Op& op = graph.ops[i];
     const std::string where =
         Str("op '", op.name, "' (", op.target(), " at '", op.module_path, "')");
+    if (ReachesOutside(op.handle.operator_name().name))
+      throw Error(ErrorKind::kModel,
+                  Str(where, " reaches outside of its tensors: networks from files may not"));
     if (op.args.size() != op.handle.schema().arguments().size())
       throw Error(ErrorKind::kModel, Str(where, " has ", op.args.size(), " arguments, its schema ",
                                          op.handle.schema().arguments().size()));

@@ -2,28 +2,23 @@
 
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "env/base/error.h"
 #include "env/base/tensor.h"
-
-namespace caffe2::serialize {
-class PyTorchStreamReader;
-}  // namespace caffe2::serialize
+#include "env/graph/zip_file.h"
 
 namespace espalier::pt2 {
 
-/// The zip side of a torch.export archive. Treats it as hostile: entries that unpack to more than
-/// the file can hold are refused, no pickled entry is opened.
+/// The zip side of a torch.export archive. Treats it as hostile (ZipFile); no pickled entry is
+/// opened.
 /// Errors   kIo when there is no such file; else kModel naming the file and the entry.
 class Archive {
  public:
-  explicit Archive(const std::filesystem::path& path);
-  ~Archive();
-  bool Has(const std::string& entry) const;
-  const std::vector<std::string>& entries() const { return entries_; }  ///< without the root folder
+  explicit Archive(const std::filesystem::path& path) : path_(path), zip_(path) {}
+  bool Has(const std::string& entry) const { return zip_.Has(entry); }
+  const std::vector<std::string>& entries() const { return zip_.names(); }  ///< without the root
   std::string Text(const std::string& entry);
   Tensor Bytes(const std::string& entry);  ///< [size], uint8
 
@@ -32,11 +27,11 @@ class Archive {
     throw Error(ErrorKind::kModel, Str(Place(entry), ": ", parts...));
   }
   std::string Place(const std::string& entry) const;  ///< "'net.pt2', entry models/model.json"
+  bool Named(const Error& error) const;               ///< the message begins with the file's name
 
  private:
   std::filesystem::path path_;
-  std::vector<std::string> entries_;
-  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+  ZipFile zip_;
 };
 
 /// One tensor of a weights or constants config.

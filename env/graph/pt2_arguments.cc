@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "env/base/error.h"
+#include "env/graph/checked_json.h"
 #include "env/graph/pt2_schema.h"
 
 namespace espalier::pt2 {
@@ -48,27 +49,10 @@ double FloatOf(const json& value) {
   Fail("a number is expected, not ", value.dump());
 }
 
-int64_t IntOf(const json& value) {
-  if (!value.is_number_integer()) Fail("a whole number is expected, not ", value.dump());
-  if (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)
-    Fail(value.dump(), " is too large");
-  return value.get<int64_t>();
-}
-
-bool BoolOf(const json& value) {
-  if (!value.is_boolean()) Fail("true or false is expected, not ", value.dump());
-  return value.get<bool>();
-}
-
-std::string TextOf(const json& value) {
-  if (!value.is_string()) Fail("text is expected, not ", value.dump());
-  return value.get<std::string>();
-}
-
 template <typename Read>
 auto ListOf(const json& value, const Read& read) {
   if (!value.is_array()) Fail("a list is expected, not ", value.dump());
-  c10::List<decltype(read(value))> list;
+  c10::List<std::decay_t<decltype(read(value))>> list;
   for (const json& item : value) list.push_back(read(item));
   return list;
 }

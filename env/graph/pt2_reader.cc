@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
@@ -16,8 +17,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kJsonDepth = 64;
 constexpr int64_t kUnknownBatch = 2;  // a symbolic size without a hint
+constexpr int64_t kMostInputElements = int64_t{1} << 40;
 
 template <typename... Parts>
 [[noreturn]] void Fail(const Parts&... parts) {
@@ -31,7 +32,7 @@ class ProgramReader {
 
   Network Read() {
     try {
-      program_ = ParseCheckedJson(archive_.Text(entry_), kJsonDepth);
+      program_ = ParseCheckedJson(archive_.Text(entry_));
       CheckVersion();
       const json& module = program_.at("graph_module");
       graph_ = &module.at("graph");
@@ -47,7 +48,7 @@ class ProgramReader {
     } catch (const json::exception& error) {
       archive_.Fail(entry_, error.what());
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kModel || error.message().starts_with("'")) throw;
+      if (error.kind() != ErrorKind::kModel || archive_.Named(error)) throw;
       throw Error(ErrorKind::kModel, Str(archive_.Place(entry_), ": ", error.message()),
                   error.hint());
     }
@@ -57,7 +58,7 @@ class ProgramReader {
  private:
   void CheckVersion() const {
     const json& version = program_.at("schema_version");
-    const auto major = version.at("major").get<int64_t>();
+    const int64_t major = JsonMember(version, "major", IntOf);
     if (major != pt2::kSchemaMajor)
       throw Error(ErrorKind::kModel,
                   Str("it has schema version ", major, ", ", pt2::kSchemaMajor, " is supported"),
@@ -127,10 +128,11 @@ class ProgramReader {
     const auto name = argument.at("as_tensor").at("name").get<std::string>();
     const json& meta = graph_->at("tensor_values").at(name);
     InputSpec input;
-    const auto dtype = pt2::DtypeOf(meta.at("dtype").get<int64_t>());
+    const auto dtype = pt2::DtypeOf(JsonMember(meta, "dtype", IntOf));
     if (!dtype) Fail("input '", name, "' has the unsupported dtype ", meta.at("dtype").dump());
     input.dtype = *dtype;
     input.dynamic_batch = false;
+    int64_t elements = 1;
     for (const json& size : meta.at("sizes")) {
       const bool symbolic = pt2::KeyOf(size) == "as_expr";
       if (symbolic && input.sizes.empty()) input.dynamic_batch = true;
@@ -138,8 +140,11 @@ class ProgramReader {
         LogWarning("input '", name, "': axis ", input.sizes.size(),
                    " is dynamic in the archive; it is taken at its recorded size");
       input.sizes.push_back(symbolic ? HintOf(size.at("as_expr"))
-                                     : size.at("as_int").get<int64_t>());
+                                     : JsonMember(size, "as_int", IntOf));
       if (input.sizes.back() < 0) Fail("input '", name, "' has a negative size");
+      if (__builtin_mul_overflow(elements, std::max<int64_t>(input.sizes.back(), 1), &elements) ||
+          elements > kMostInputElements)
+        Fail("input '", name, "' has more than ", kMostInputElements, " elements");
     }
     input.value = AddValue(name, ValueKind::kInput, {}, false);
     network_.graph.inputs.push_back(std::move(input));
@@ -148,7 +153,7 @@ class ProgramReader {
   static int64_t HintOf(const json& expression) {
     const auto hint = expression.find("hint");
     if (hint == expression.end() || hint->is_null()) return kUnknownBatch;
-    return hint->at("as_int").get<int64_t>();
+    return JsonMember(*hint, "as_int", IntOf);
   }
 
   /// Every tensor of both configs, whether the graph reads it or not: they are the state dict.
@@ -294,7 +299,7 @@ class ProgramReader {
     for (const json& element : value) {
       if (pt2::KeyOf(element) == "as_int") {
         plain.push_back(element.at("as_int"));
-        list.items.emplace_back(element.at("as_int").get<int64_t>());
+        list.items.emplace_back(JsonMember(element, "as_int", IntOf));
       } else {
         list.items.emplace_back(SizeId(element.at("as_name")));
       }

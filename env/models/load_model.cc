@@ -20,8 +20,14 @@ ModelOptions OptionsFromWeights(const std::string& name, const std::filesystem::
                                 ModelOptions options) {
   const ModelInfo& info = FindModel(name);
   for (const auto& [tensor_name, tensor] : ReadSafetensors(weights).tensors) {
-    if (options.classes == 0 && tensor_name == info.head && tensor.dim() == 2)
+    if (options.classes == 0 && tensor_name == info.head && tensor.dim() == 2) {
+      constexpr int64_t kMostClasses = 1'000'000;
       options.classes = tensor.size(0);
+      if (tensor.numel() == 0 || options.classes > kMostClasses)
+        throw Error(ErrorKind::kModel,
+                    Str("the weights in '", weights.string(), "' have the classifier '", info.head,
+                        "' of ", tensor.sizes(), ", 1 to ", kMostClasses, " classes are allowed"));
+    }
     if (info.shortcut_choice && tensor_name == "layer2.0.shortcut.0.weight")
       options.shortcut = "projection";
   }

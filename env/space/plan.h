@@ -2,6 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <filesystem>
 #include <limits>
 #include <map>
 #include <string>
@@ -70,6 +71,7 @@ Plan MakePlan(const Space& space, const Selection& selection);
 nlohmann::json ToJson(const Plan& plan);
 /// Errors: kModel naming the JSON path of what is wrong.
 Plan PlanFromJson(const nlohmann::json& json);
+Plan ReadPlan(const std::filesystem::path& path);  ///< plan.json; also kIo, and names the file
 
 /// One gather per (parameter, axis); ties stay ties. The tensors are fresh copies.
 /// Errors: kModel when the plan does not fit the store (another network's plan).

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "env/base/error.h"
+#include "env/graph/checked_json.h"
 #include "env/space/plan.h"
 
 namespace espalier {
@@ -16,18 +17,35 @@ using nlohmann::json;
   throw Error(ErrorKind::kModel, Str("plan", path, ": ", what));
 }
 
+/// What `read` makes of a value; its errors get the JSON path.
+template <typename Read>
+auto At(const std::string& path, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    Bad(path, error.message());
+  }
+}
+
 const json& Field(const json& object, const std::string& path, const char* key) {
   if (!object.is_object() || !object.contains(key)) Bad(path, Str("'", key, "' is missing"));
   return object.at(key);
 }
 
+const json& ListField(const json& object, const std::string& path, const char* key) {
+  const json& list = Field(object, path, key);
+  if (!list.is_array()) Bad(Str(path, ".", key), "expected a list");
+  return list;
+}
+
+int64_t Integer(const json& value, const std::string& path) {
+  return At(path, [&] { return IntOf(value); });
+}
+
 std::vector<int64_t> Indices(const json& list, const std::string& path, bool ascending) {
   if (!list.is_array()) Bad(path, "expected a list of integers");
   std::vector<int64_t> indices;
-  for (const json& item : list) {
-    if (!item.is_number_integer()) Bad(path, "expected a list of integers");
-    indices.push_back(item.get<int64_t>());
-  }
+  for (const json& item : list) indices.push_back(Integer(item, path));
   if (ascending &&
       (indices.empty() || indices.front() < 0 ||
        std::adjacent_find(indices.begin(), indices.end(), std::greater_equal<>()) != indices.end()))
@@ -36,13 +54,14 @@ std::vector<int64_t> Indices(const json& list, const std::string& path, bool asc
 }
 
 std::string Text(const json& value, const std::string& path) {
-  if (!value.is_string()) Bad(path, "expected a string");
-  return value.get<std::string>();
+  return At(path, [&] { return TextOf(value); });
 }
 
 KeptAxis ReadKeptAxis(const std::string& axis, const json& value, const std::string& path) {
   KeptAxis kept;
-  if (axis.empty() || axis.size() > 2 || !std::all_of(axis.begin(), axis.end(), ::isdigit))
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const bool padded = axis.size() > 1 && axis.front() == '0';  // "00" would be axis 0 once more
+  if (axis.empty() || axis.size() > 2 || padded || !std::all_of(axis.begin(), axis.end(), digit))
     Bad(path, "an axis is a small number");
   kept.axis = std::stoll(axis);
   if (value.is_array()) {
@@ -50,7 +69,8 @@ KeptAxis ReadKeptAxis(const std::string& axis, const json& value, const std::str
     return kept;
   }
   if (Field(value, path, "per") != 0) Bad(path, "'per' must be 0");
-  for (const json& list : Field(value, path, "kept"))
+  if (kept.axis == 0) Bad(path, "axis 0 cannot be cut per block of itself");
+  for (const json& list : ListField(value, path, "kept"))
     kept.kept.push_back(Indices(list, path, true));
   for (const auto& list : kept.kept)
     if (list.size() != kept.kept.front().size()) Bad(path, "blocks keep unequal counts");
@@ -129,14 +149,15 @@ Plan PlanFromJson(const json& in) {
     for (const auto& [axis, value] : axes.items())
       plan.kept[name].push_back(ReadKeptAxis(axis, value, Str(".kept.", name, ".", axis)));
   }
-  for (const json& group : Field(in, "", "groups")) {
+  for (const json& group : ListField(in, "", "groups")) {
     const std::string path = Str(".groups[", plan.groups.size(), "]");
-    const json& units = Field(group, path, "units");
-    if (!units.is_number_integer()) Bad(path, "'units' must be an integer");
-    plan.groups.push_back({Text(Field(group, path, "name"), path), units.get<int64_t>(),
+    const int64_t units = Integer(Field(group, path, "units"), path + ".units");
+    plan.groups.push_back({Text(Field(group, path, "name"), path), units,
                            Indices(Field(group, path, "kept"), path, true)});
+    if (plan.groups.back().kept.back() >= units)
+      Bad(path, Str("it keeps unit ", plan.groups.back().kept.back(), " of ", units));
   }
-  for (const json& edit : Field(in, "", "edits"))
+  for (const json& edit : ListField(in, "", "edits"))
     plan.edits.push_back(ReadEdit(edit, Str(".edits[", plan.edits.size(), "]")));
   if (in.contains("renumbered")) {
     if (!in.at("renumbered").is_object()) Bad(".renumbered", "expected an object");
@@ -144,6 +165,15 @@ Plan PlanFromJson(const json& in) {
       plan.renumbered[name] = Indices(list, ".renumbered." + name, true);
   }
   return plan;
+}
+
+Plan ReadPlan(const std::filesystem::path& path) {
+  const json parsed = ReadCheckedJson(path);
+  try {
+    return PlanFromJson(parsed);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, Str("'", path.string(), "': ", error.message()), error.hint());
+  }
 }
 
 }  // namespace espalier

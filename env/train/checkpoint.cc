@@ -6,6 +6,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/graph/checked_json.h"
 #include "env/graph/io.h"
 
 namespace espalier {
@@ -39,8 +40,10 @@ json ToJson(const EpochRecord& record) {
 }
 
 EpochRecord RecordFromJson(const json& row) {
-  return {row.at(0).get<int64_t>(), row.at(1).get<double>(), row.at(2).get<double>(),
-          row.at(3).get<double>(),  row.at(4).get<double>(), row.at(5).get<double>()};
+  if (!row.is_array() || row.size() != 6)
+    throw Error(ErrorKind::kData, "'history' has a row that is no list of six numbers");
+  return {IntOf(row[0]),    NumberOf(row[1]), NumberOf(row[2]),
+          NumberOf(row[3]), NumberOf(row[4]), NumberOf(row[5])};
 }
 
 [[noreturn]] void Fail(const std::filesystem::path& path, const std::string& what) {
@@ -55,13 +58,13 @@ TensorFile ReadTensors(const std::filesystem::path& path) {
   }
 }
 
-void CheckIdentity(const std::filesystem::path& path, const RunIdentity& identity,
-                   const json& found) {
+/// The parts of the identity that the file does not have, or has otherwise.
+std::string DifferingParts(const RunIdentity& identity, const json& found) {
   std::string differing;
   for (const auto& [part, hash] : identity)
-    if (!found.contains(part) || found.at(part) != hash)
+    if (!found.is_object() || !found.contains(part) || found.at(part) != hash)
       differing += Str(differing.empty() ? "" : ", ", part);
-  if (!differing.empty()) Fail(path, Str("is of another training; different: ", differing));
+  return differing;
 }
 
 }  // namespace
@@ -104,18 +107,27 @@ TrainPosition ReadCheckpoint(const std::filesystem::path& path, const RunIdentit
   if (format == file.metadata.end() || format->second != kFormat || text == file.metadata.end())
     Fail(path, Str("is no training checkpoint of format ", kFormat));
   TrainPosition position;
+  std::string differing;
   try {
-    const json state = json::parse(text->second);
-    CheckIdentity(path, identity, state.at("identity"));
-    position.epoch = state.at("epoch").get<int64_t>();
-    position.batch = state.at("batch").get<int64_t>();
-    position.steps = state.at("steps").get<int64_t>();
-    position.bfloat16 = state.at("bfloat16").get<bool>();
-    position.seconds = state.at("seconds").get<double>();
-    for (const json& row : state.at("history")) position.history.push_back(RecordFromJson(row));
-  } catch (const json::exception& error) {
-    Fail(path, Str("its state is damaged: ", error.what()));
+    const json state = ParseCheckedJson(text->second);
+    differing = DifferingParts(identity, JsonMember(state, "identity"));
+    position.epoch = JsonMember(state, "epoch", IntOf);
+    position.batch = JsonMember(state, "batch", IntOf);
+    position.steps = JsonMember(state, "steps", IntOf);
+    position.bfloat16 = JsonMember(state, "bfloat16", BoolOf);
+    position.seconds = JsonMember(state, "seconds", NumberOf);
+    const json& history = JsonMember(state, "history");
+    if (!history.is_array()) throw Error(ErrorKind::kData, "'history' is no list");
+    for (const json& row : history) position.history.push_back(RecordFromJson(row));
+    if (position.epoch != static_cast<int64_t>(position.history.size()) || position.batch < 0 ||
+        position.steps < 0)
+      throw Error(ErrorKind::kData,
+                  Str("epoch ", position.epoch, ", batch ", position.batch, ", step ",
+                      position.steps, " with ", position.history.size(), " epochs in its history"));
+  } catch (const Error& error) {
+    Fail(path, Str("its state is damaged: ", error.message()));
   }
+  if (!differing.empty()) Fail(path, Str("is of another training; different: ", differing));
   const at::NoGradGuard no_grad;
   std::map<std::string, Tensor> found(file.tensors.begin(), file.tensors.end());
   for (const auto& [name, tensor] : tensors) {

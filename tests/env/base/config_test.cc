@@ -218,6 +218,36 @@ TEST(ConfigUnit, SyntaxErrorsNameLineAndColumn) {
               HasSubstr("--> bad.toml:2"));
 }
 
+TEST(ConfigUnit, QuotedKeysMayHoldDots) {
+  const auto document = ConfigDocument::Parse("\"a.b\" = 1\n[\"c.d\"]\nx = 1\n", "q.toml");
+  std::vector<std::string> problems;
+  document.CheckSections({"strategy"}, problems);
+  EXPECT_THAT(problems, testing::UnorderedElementsAre(HasSubstr("unknown config key 'a.b'"),
+                                                      HasSubstr("unknown config table 'c.d'")));
+}
+
+TEST(ConfigUnit, DepthThatWouldOverflowTheStackIsRefused) {
+  std::string key = "a", value = "1";
+  for (int i = 0; i < 300'000; ++i) key += ".a";
+  value = std::string(300'000, '[');
+  const auto message = [](const std::string& text) {
+    const Error error = Caught([&] { ConfigDocument::Parse(text, "deep.toml"); });
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    return error.message();
+  };
+  const auto place = testing::AllOf(HasSubstr("more than 16 parts"), HasSubstr("deep.toml:2"));
+  EXPECT_THAT(message("x = 1\n" + key + " = 1\n"), place);
+  EXPECT_THAT(message("x = 1\n[" + key + "]\n"), place);
+  // Strings do not count, wherever they end: a block may have up to two quotes more.
+  EXPECT_THAT(message("x = '''a'''\n" + key + " = 1\n"), place);
+  EXPECT_THAT(message("x = {y = \"\"\"\n\"\"\"\"\", " + key + " = 1}\n"), place);
+  EXPECT_THAT(message("\nx = {y = \"\\\"\", " + key + " = 1}\n"), place);
+  EXPECT_THAT(message("x = " + value), HasSubstr("nested deeper than 16 levels"));
+  std::string dots = "x = [";
+  for (int i = 0; i < 100; ++i) dots += "0.5, ";
+  EXPECT_NO_THROW(ConfigDocument::Parse(dots + "]\ny = '" + key + "' # " + key + "\n", "q.toml"));
+}
+
 TEST(ConfigUnit, OverridesWinAndSaySo) {
   const auto document = ConfigDocument::Parse(
       "[strategy]\nbatches = 7\noptimizer = \"sgd\"\n", "quick.toml",
@@ -310,6 +340,10 @@ TEST_F(ConfigFileUnit, BadIncludesNameThePlace) {
   EXPECT_THAT(message("include = 3\n"), HasSubstr(here + ":1"));
   EXPECT_THAT(message("include = [\"a\", 3]\n"), HasSubstr(here + ":1"));
   EXPECT_THAT(message("include = \"main.toml\"\n"), HasSubstr("includes itself"));
+  std::string many = "include = [\"base.toml\"";
+  for (int i = 0; i < 100; ++i) many += ", \"base.toml\"";
+  Write("base.toml", "x = 1\n");
+  EXPECT_THAT(message(many + "]\n"), HasSubstr("64"));
   Write("broken.toml", "x = \n");
   EXPECT_THAT(message("include = \"broken.toml\"\n"), HasSubstr("broken.toml:1"));
 }

@@ -126,6 +126,44 @@ TEST(DatasetUnit, PngWithTooFewRowsOrLabelsIsRefused) {
   }
 }
 
+TEST(DatasetUnit, OnlyPlainRgbPngsAreRead) {
+  const TempFolder folder("kinds");
+  const auto file = folder.path() / "row.png";
+  const auto message = [&] {
+    try {
+      ReadRowPng(file, 2, 4, "fetch");
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return std::string("no error");
+  };
+  testing_support::WriteRowPng(file, TinyImages(2, 4).images);
+  EXPECT_EQ(message(), "no error");
+  const std::string good = ReadFile(file);
+  const auto changed = [&](size_t at, char value) {
+    std::string bytes = good;
+    bytes[at] = value;
+    WriteFileAtomic(file, bytes);
+    return message();
+  };
+  EXPECT_THAT(changed(24, 16), HasSubstr("another kind of pixel"));  // bits a channel
+  EXPECT_THAT(changed(25, 6), HasSubstr("another kind of pixel"));   // with alpha
+  EXPECT_THAT(changed(28, 1), HasSubstr("interlaced"));
+  EXPECT_THAT(changed(33, 1), HasSubstr("reaches beyond the file"));  // length of the next chunk
+  const std::string text("\0\0\0\1zTXtaCCCC", 13);
+  WriteFileAtomic(file, good.substr(0, 33) + text + good.substr(33));
+  EXPECT_THAT(message(), HasSubstr("a chunk zTXt at byte 33"));
+}
+
+TEST(FormatsUnit, LabelsNestedByTheMillionAreRefused) {
+  const TempFolder folder("deep");
+  const auto file = folder.path() / "labels.json";
+  WriteFileAtomic(file, std::string(1'000'000, '[') + std::string(1'000'000, ']'));
+  EXPECT_THROW(ReadLabelJson(file, 10, "fetch"), Error);
+  WriteFileAtomic(file, "[1, 18446744073709551615]");
+  EXPECT_THROW(ReadLabelJson(file, 10, "fetch"), Error);
+}
+
 TEST(DatasetUnit, ValidationMustLeaveTrainingImages) {
   const TempFolder folder("validation");
   WriteTinyCifar10(folder.path(), 20, 10);

@@ -323,6 +323,28 @@ TEST(Pt2HostileUnit, RecordsMustBeThereAndUnpickled) {
   EXPECT_THAT(unlisted.ReadError(), HasSubstr("'conv1.weight'"));
 }
 
+TEST(Pt2HostileUnit, ErrorsOfOutputsNameTheFileToo) {
+  SpoiltArchive archive;
+  archive.Edit(kModel, [](json& model) {
+    model["graph_module"]["signature"]["output_specs"][0]["user_output"]["arg"] = {
+        {"as_tensor", {{"name", "nobody"}}}};
+  });
+  EXPECT_THAT(archive.ReadError(), AllOf(HasSubstr("'nobody'"), HasSubstr(kModel)));
+}
+
+TEST(Pt2HostileUnit, OperatorsThatTouchFilesAreRefused) {
+  SpoiltArchive archive;
+  const std::string file = (archive.folder() / "made.bin").string();
+  archive.Edit(kModel, [&](json& model) {
+    json& node = SpoiltArchive::Node(model, "torch.ops.aten.relu.default");
+    node["target"] = "torch.ops.aten.from_file.default";
+    node["inputs"] = {{{"name", "filename"}, {"arg", {{"as_string", file}}}, {"kind", 1}},
+                      {{"name", "shared"}, {"arg", {{"as_bool", true}}}, {"kind", 1}},
+                      {{"name", "size"}, {"arg", {{"as_int", 16}}}, {"kind", 1}}};
+  });
+  EXPECT_THAT(archive.ReadError(), AllOf(HasSubstr("aten::from_file"), HasSubstr("may not")));
+}
+
 TEST(Pt2HostileUnit, TrainingExportsAreRefused) {
   SpoiltArchive archive;
   archive.Edit(kModel, [](json& model) {

@@ -213,9 +213,25 @@ TEST(PlanUnit, DamagedJsonNamesThePlace) {
   bad = json;
   bad["kept"]["conv1.weight"]["7x"] = {1};
   expect_error(bad, ".kept.conv1.weight.7x");
+  bad = json;  // axis 0 a second time
+  bad["kept"]["conv1.weight"]["00"] = {0};
+  expect_error(bad, ".kept.conv1.weight.00");
   bad = json;
-  bad.erase("groups");
-  expect_error(bad, "groups");
+  bad["kept"]["conv1.weight"]["0"] = {{"per", 0}, {"kept", {{0}, {1}}}};
+  expect_error(bad, ".kept.conv1.weight.0: axis 0 cannot");
+  bad = json;
+  bad["kept"]["conv1.weight"]["0"] = {uint64_t{0}, UINT64_MAX};
+  expect_error(bad, ".kept.conv1.weight.0");
+  bad = json;
+  bad["groups"][0]["units"] = 1;
+  expect_error(bad, ".groups[0]: it keeps unit");
+  for (const char* list : {"groups", "edits"}) {
+    bad = json;
+    bad.erase(list);
+    expect_error(bad, list);
+    bad[list] = nullptr;
+    expect_error(bad, Str(".", list, ": expected a list"));
+  }
 }
 
 TEST(PlanUnit, PlanOfAnotherNetworkIsRefused) {
