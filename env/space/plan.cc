@@ -140,17 +140,14 @@ Arg EditValue(const LiteralEdit& edit, const Arg& current) {
 
 /// Entries of an index buffer in the numbering of what is kept.
 Tensor Renumber(const Tensor& entries, const std::vector<int64_t>& kept) {
-  std::vector<int64_t> position(static_cast<size_t>(kept.back()) + 1, -1);
-  for (size_t i = 0; i < kept.size(); ++i)
-    position[static_cast<size_t>(kept[i])] = static_cast<int64_t>(i);
   Tensor renumbered = entries.to(at::kLong).contiguous().clone();
   int64_t* data = renumbered.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < renumbered.numel(); ++i) {
-    const bool known = data[i] >= 0 && data[i] <= kept.back();
-    if (!known || position[static_cast<size_t>(data[i])] < 0)
+    const auto found = std::lower_bound(kept.begin(), kept.end(), data[i]);
+    if (found == kept.end() || *found != data[i])
       throw Error(ErrorKind::kModel,
                   Str("the plan removes coordinate ", data[i], ", which an index still names"));
-    data[i] = position[static_cast<size_t>(data[i])];
+    data[i] = found - kept.begin();
   }
   return renumbered.to(entries.options());
 }
@@ -210,6 +207,11 @@ ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {
     const Tensor& tensor = store.Get(name);
     for (const KeptAxis& axis : axes) {
       const bool in_range = axis.axis >= 0 && axis.axis < tensor.dim();
+      if (in_range && tensor.size(0) % static_cast<int64_t>(axis.kept.size()) != 0)
+        throw Error(ErrorKind::kModel,
+                    Str("the plan cuts axis ", axis.axis, " of '", name, "' in ", axis.kept.size(),
+                        " blocks of axis 0, which has ", tensor.size(0)),
+                    "is this the plan of another network?");
       for (const auto& list : axis.kept)
         if (!in_range || list.empty() || list.front() < 0 || list.back() >= tensor.size(axis.axis))
           throw Error(ErrorKind::kModel,

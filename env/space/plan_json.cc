@@ -86,12 +86,14 @@ json ListOrNumber(const std::vector<int64_t>& values, bool is_list) {
 }
 
 /// A literal's entries: integers, null where the network computes them.
-std::vector<int64_t> Entries(const json& list, const std::string& path) {
+std::vector<int64_t> Entries(const json& value, const std::string& path, bool is_list) {
+  if (!is_list) return {Integer(value, path)};
+  if (!value.is_array()) Bad(path, "'from' and 'to' must both be lists, or both integers");
   std::vector<int64_t> entries;
-  for (const json& item : list) {
+  for (const json& item : value) {
     if (!item.is_null() && !item.is_number_integer())
       Bad(path, "expected integers, or null for computed entries");
-    entries.push_back(item.is_null() ? kComputed : item.get<int64_t>());
+    entries.push_back(item.is_null() ? kComputed : Integer(item, path));
   }
   return entries;
 }
@@ -103,8 +105,8 @@ LiteralEdit ReadEdit(const json& value, const std::string& path) {
   edit.argument = Text(Field(value, path, "argument"), path);
   const json &from = Field(value, path, "from"), &to = Field(value, path, "to");
   edit.is_list = from.is_array();
-  edit.from = Entries(edit.is_list ? from : json::array({from}), path);
-  edit.to = Entries(edit.is_list ? to : json::array({to}), path);
+  edit.from = Entries(from, path, edit.is_list);
+  edit.to = Entries(to, path, edit.is_list);
   if (edit.from.size() != edit.to.size()) Bad(path, "'from' and 'to' differ in length");
   if (edit.to.empty()) Bad(path, "'to' is empty");
   return edit;

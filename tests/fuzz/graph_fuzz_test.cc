@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "env/base/files.h"
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
@@ -38,7 +40,7 @@ std::vector<ZipEntry> Unpack(const fs::path& path) {
   return entries;
 }
 
-void RunPt2(const std::string& name, const std::vector<std::string>& good) {
+void FuzzPt2(const std::string& name, const std::vector<std::string>& good) {
   std::vector<std::vector<ZipEntry>> unpacked;
   const TempFolder folder;
   for (const std::string& bytes : good) {
@@ -67,7 +69,36 @@ std::string Written(const Network& network) {
 TEST(Pt2FuzzProperty, HostileArchives) {
   Network small = SmallConvNet();
   small.extras["extra/notes.txt"] = "carried through";
-  RunPt2("pt2", {Written(small), Written(ManyKindsNet())});
+  FuzzPt2("pt2", {Written(small), Written(ManyKindsNet())});
+}
+
+constexpr const char* kExport = R"(import sys, torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(7, 4)
+        self.norm = torch.nn.LayerNorm(4)
+        self.head = torch.nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("scale", torch.ones(4), persistent=False)
+    def forward(self, tokens):
+        x = self.norm(self.embed(tokens)) * self.scale
+        return self.head(x.reshape(x.shape[0], 3, 4)), x.sum(1)
+tokens = torch.zeros(2, 3, dtype=torch.int64)
+batch = {0: torch.export.Dim("batch", min=1)}
+torch.export.save(torch.export.export(Net().eval(), (tokens,), dynamic_shapes=(batch,)), sys.argv[1])
+)";
+
+TEST(Pt2FuzzProperty, HostileArchivesOfPyTorch) {
+  const char* python = std::getenv("ESPALIER_PYTHON");
+  if (!python || !*python) GTEST_SKIP() << "ESPALIER_PYTHON is not set";
+  const TempFolder folder;
+  WriteBytes(folder / "export.py", kExport);
+  const fs::path file = folder / "good.pt2";
+  const std::string command = Str("'", python, "' '", (folder / "export.py").string(), "' '",
+                                  file.string(), "' >/dev/null 2>&1");
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  FuzzPt2("pt2 of PyTorch", {ReadFile(file)});
 }
 
 TEST(Pt2FuzzProperty, PackedAgainByAnotherProgram) {
