@@ -49,7 +49,7 @@ void AddModelOptions(OptionList& add) {
   add.Text("shortcut", "KIND", "A", "of CIFAR ResNets: A or projection");
   add.Integer("classes", "N", 0, "outputs of a built-in network; 0 = its usual");
   add.Text("input-shape", "SHAPE", "", "inputs of a TorchScript file: 1x3x224x224,1x16:int64");
-  add.Text("input", "FILE", "", "the same by example: safetensors, one tensor an input");
+  add.Text("input", "FILE", "", "sample inputs: safetensors, one tensor an input");
 }
 
 ModelConfig ReadModelOptions(const Arguments& arguments, size_t position) {

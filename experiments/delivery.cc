@@ -7,6 +7,7 @@
 #include "env/base/files.h"
 #include "env/graph/checked_json.h"
 #include "env/graph/io.h"
+#include "env/graph/sample_inputs.h"
 #include "experiments/run_folder.h"
 #include "experiments/version.h"
 

@@ -11,6 +11,7 @@
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/graph/io.h"
+#include "env/graph/sample_inputs.h"
 #include "env/graph/torchscript.h"
 #include "env/models/models.h"
 #include "experiments/sample_inputs.h"
@@ -60,7 +61,9 @@ Schema Describe(ModelConfig& config) {
       .Add("name", &config.name, "built-in network; see `espalier list models`", names)
       .Add("weights", &config.weights, "safetensors file, relative to this config; empty = random")
       .Add("file", &config.file, "a .pt2 or TorchScript file instead of name and weights")
-      .Add("input", &config.input, "safetensors file of sample inputs, for a TorchScript file")
+      .Add("input", &config.input,
+           "safetensors file of sample inputs by name, for a TorchScript file, or when the "
+           "archive's do not do")
       .Add("input_shape", &config.input_shape, "instead: their shapes, as 1x3x224x224,1x16:int64")
       .Add("shortcut", &config.shortcut, "shortcuts of CIFAR ResNets", {"A", "projection"})
       .Add("classes", &config.classes, "outputs of the classifier; 0 = the network's usual",
@@ -104,6 +107,14 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
         ReadNormalisation(found->second, source);
       if (const auto found = metadata.find("held_out"); found != metadata.end())
         source.held_out = found->second;
+    }
+  }
+  if (!config.input.empty()) {
+    try {
+      SetSampleInputs(source.network, ReadSafetensors(config.input).tensors);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kModel) throw;
+      throw Error(ErrorKind::kModel, Str("'", config.input, "': ", error.message()), error.hint());
     }
   }
   if (!source.weights_file.empty()) source.file_sha256 = Sha256OfFile(source.weights_file);

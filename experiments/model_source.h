@@ -14,7 +14,7 @@ struct ModelConfig {
   std::string name;            ///< built-in network; see `espalier list models`
   std::string weights;         ///< safetensors; relative to the config file; empty = seeded random
   std::string file;            ///< .pt2 or TorchScript instead of name + weights
-  std::string input;           ///< safetensors: sample inputs of a TorchScript file
+  std::string input;           ///< safetensors: sample inputs of a file, for tracing; or empty
   std::string input_shape;     ///< instead: "1x3x224x224", see sample_inputs.h
   std::string shortcut = "A";  ///< CIFAR ResNets
   int64_t classes = 0;         ///< 0 = the network's usual
@@ -34,7 +34,7 @@ struct ModelSource {
 };
 
 /// Errors: kConfig when neither or both of name and file are given; kModel and kIo from the
-/// readers.
+/// readers, and for sample inputs that do not fit.
 ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed);
 /// MODEL of the command line: "FILE.pt2", "FILE.pt", "NAME" or "NAME:weights.safetensors".
 ModelConfig ParseModelWord(const std::string& model);

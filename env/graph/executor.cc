@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
 
 #include "env/base/error.h"
 
@@ -86,13 +87,46 @@ std::string DescribeInputs(const std::vector<c10::IValue>& stack) {
                                      "', inputs ", inputs, ") failed: ", what));
 }
 
+/// Operators that may return their first argument, or a view of it, though their schema does not
+/// say so.
+bool MayReturnItsArgument(const Op& op) {
+  static const std::set<std::string> kNames = {
+      "aten::reshape",   "aten::flatten", "aten::contiguous",      "aten::to",
+      "aten::type_as",   "aten::view_as", "aten::expand_as",       "aten::reshape_as",
+      "aten::dropout",   "aten::ravel",   "aten::feature_dropout", "aten::alpha_dropout",
+      "aten::unflatten", "aten::pad",     "aten::broadcast_to",    "aten::chunk"};
+  const auto& schema = op.handle.schema();
+  for (const c10::Argument& argument : schema.arguments())
+    if (argument.alias_info()) return true;
+  return kNames.contains(op.handle.operator_name().name);
+}
+
+/// By input: whether an operator may write into it, directly or through a view.
+std::vector<bool> WrittenInputs(const Graph& graph) {
+  std::vector<int32_t> source(graph.values.size(), -1);  // the input a value may share memory with
+  for (size_t i = 0; i < graph.inputs.size(); ++i)
+    source[static_cast<size_t>(graph.inputs[i].value)] = static_cast<int32_t>(i);
+  std::vector<bool> written(graph.inputs.size(), false);
+  for (const Op& op : graph.ops) {
+    for (const Use& use : UsesOf(op)) {
+      const auto* alias = op.handle.schema().arguments()[static_cast<size_t>(use.arg)].alias_info();
+      const int32_t input = source[static_cast<size_t>(use.value)];
+      if (input >= 0 && alias && alias->isWrite()) written[static_cast<size_t>(input)] = true;
+      if (input >= 0 && use.arg == 0 && MayReturnItsArgument(op))
+        for (const ValueId output : op.outputs) source[static_cast<size_t>(output)] = input;
+    }
+  }
+  return written;
+}
+
 }  // namespace
 
 Executor::Executor(const Graph& graph)
     : graph_(graph),
       last_use_(graph.values.size(), -1),
       free_after_(graph.ops.size()),
-      mode_arg_(graph.ops.size(), -1) {
+      mode_arg_(graph.ops.size(), -1),
+      copy_input_(WrittenInputs(graph)) {
   for (size_t op = 0; op < graph.ops.size(); ++op) {
     mode_arg_[op] = FindModeArg(graph.ops[op]);
     for (const Use& use : UsesOf(graph.ops[op]))
@@ -106,12 +140,33 @@ Executor::Executor(const Graph& graph)
       free_after_[static_cast<size_t>(last_use_[id])].push_back(static_cast<ValueId>(id));
 }
 
+namespace {
+
+/// Device literals (of arange, zeros, to, ...) that differ from where the stored tensors are.
+std::vector<ArgEdit> DeviceEdits(const Graph& graph, const std::vector<Tensor>& stored) {
+  std::optional<at::Device> device;
+  for (const Tensor& tensor : stored)
+    if (tensor.defined() && !device) device = tensor.device();
+  std::vector<ArgEdit> edits;
+  for (size_t op = 0; op < graph.ops.size(); ++op)
+    for (size_t arg = 0; arg < graph.ops[op].args.size(); ++arg) {
+      const auto* constant = std::get_if<c10::IValue>(&graph.ops[op].args[arg]);
+      if (constant && constant->isDevice() && constant->toDevice() != device.value_or(at::kCPU))
+        edits.push_back(
+            {static_cast<int32_t>(op), static_cast<int32_t>(arg), device.value_or(at::kCPU)});
+    }
+  return edits;
+}
+
+}  // namespace
+
 Binding Executor::Bind(const ParameterStore& store, std::vector<ArgEdit> edits) const {
   Binding binding;
   binding.tensors_.resize(graph_.values.size());
   for (size_t id = 0; id < graph_.values.size(); ++id)
     if (!graph_.values[id].target.empty())
       binding.tensors_[id] = store.Get(graph_.values[id].target);
+  binding.devices_ = DeviceEdits(graph_, binding.tensors_);
   std::sort(edits.begin(), edits.end(),
             [](const ArgEdit& a, const ArgEdit& b) { return a.op < b.op; });
   binding.edits_ = std::move(edits);
@@ -233,9 +288,11 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
   }
   for (size_t id = 0; id < graph_.values.size(); ++id)
     if (binding.tensors_[id].defined()) step.Put(static_cast<ValueId>(id), binding.tensors_[id]);
-  for (size_t i = 0; i < inputs.size(); ++i) step.Put(graph_.inputs[i].value, inputs[i]);
+  for (size_t i = 0; i < inputs.size(); ++i)
+    step.Put(graph_.inputs[i].value, copy_input_[i] ? inputs[i].clone() : inputs[i]);
 
   auto edit = binding.edits_.begin();
+  auto device = binding.devices_.begin();
   std::vector<c10::IValue> stack;
   for (size_t i = 0; i < graph_.ops.size(); ++i) {
     const Op& op = graph_.ops[i];
@@ -244,6 +301,8 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
     for (size_t a = 0; a < op.args.size(); ++a)
       stack.push_back(step.Argument(op, index, static_cast<int32_t>(a)));
     if (mode_arg_[i] >= 0) stack[static_cast<size_t>(mode_arg_[i])] = options.mode == Mode::kTrain;
+    for (; device != binding.devices_.end() && device->op == index; ++device)
+      stack[static_cast<size_t>(device->arg)] = std::get<c10::IValue>(device->value);
     for (; edit != binding.edits_.end() && edit->op == index; ++edit)
       stack[static_cast<size_t>(edit->arg)] = step.Argument(op, index, edit->arg, edit->value);
     try {
@@ -270,31 +329,6 @@ Tensor Forward(const Network& network, const Tensor& input) {
   const at::NoGradGuard no_grad;
   const Executor executor(network.graph);
   return executor.Run(executor.Bind(network.store), {input}).front();
-}
-
-std::vector<Tensor> SampleInputs(const Network& network, int64_t batch) {
-  std::vector<Tensor> inputs;
-  for (const InputSpec& spec : network.graph.inputs) {
-    std::vector<int64_t> sizes = spec.sizes;
-    if (spec.dynamic_batch && !sizes.empty()) sizes[0] = batch;
-    inputs.push_back(at::zeros(sizes, at::TensorOptions(spec.dtype)));
-  }
-  return inputs;
-}
-
-std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch) {
-  const at::NoGradGuard no_grad;
-  std::vector<ValueMeta> meta(network.graph.values.size());
-  std::vector<Tap> taps;
-  for (size_t id = 0; id < meta.size(); ++id)
-    taps.push_back({static_cast<ValueId>(id), [&meta, id](const Tensor& tensor) {
-                      meta[id] = {tensor.sizes().vec(), tensor.scalar_type()};
-                      const bool is_number = tensor.dim() == 0 && tensor.scalar_type() == at::kLong;
-                      if (is_number) meta[id].scalar = tensor.item<int64_t>();
-                    }});
-  const Executor executor(network.graph);
-  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});
-  return meta;
 }
 
 }  // namespace espalier

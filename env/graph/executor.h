@@ -17,8 +17,8 @@ struct Gate {
   int32_t op = -1;
   int32_t arg = -1;
   int32_t element = 0;  ///< for list arguments
-  int64_t axis = 1;   ///< -1: the multiplier has the argument's rank and broadcasts to it
-  Tensor multiplier;  ///< [size of that axis]; may require grad
+  int64_t axis = 1;     ///< -1: the multiplier has the argument's rank and broadcasts to it
+  Tensor multiplier;    ///< [size of that axis]; may require grad
 };
 
 /// Called with a value right after it was computed (after in-place ops on it have NOT yet run).
@@ -48,6 +48,7 @@ class Binding {
   /// By op: an index_add over channels as a 0/1 matrix [C, kept, 1, 1]; a single number when it
   /// adds at every index in order; undefined otherwise.
   std::vector<Tensor> scatter_;
+  std::vector<ArgEdit> devices_;  // sorted by op: device literals that are not the tensors'
 };
 
 struct RunOptions {
@@ -58,7 +59,8 @@ struct RunOptions {
 
 /// Runs a Graph op by op through the dispatcher: any operator LibTorch knows runs and, when grad
 /// mode is on, differentiates. Values are freed after their last use. Device and dtype come from
-/// the tensors.
+/// the tensors: device literals of the archive give way to where the stored tensors are. Inputs
+/// are never changed: one that an in-place operator may reach is copied first.
 ///
 /// Errors   kModel naming op, module path and input shapes when an operator throws; c10 out-of-
 ///          memory errors pass through unchanged.
@@ -80,13 +82,13 @@ class Executor {
   std::vector<int32_t> last_use_;                 // by value id: op after which it is freed
   std::vector<std::vector<ValueId>> free_after_;  // by op
   std::vector<int32_t> mode_arg_;                 // by op: index of the train flag, or -1
+  std::vector<bool> copy_input_;                  // by input: an in-place operator may reach it
 };
 
 /// One forward of a network in eval mode: convenience for tests and tools.
 Tensor Forward(const Network& network, const Tensor& input);
 
-/// Shape and dtype of every value for the given batch size (one forward on zeros; inputs of integer
-/// dtype get zeros too).
+/// Shape and dtype of every value for the given batch size: one forward on the sample inputs.
 struct ValueMeta {
   std::vector<int64_t> sizes;
   at::ScalarType dtype = at::kFloat;
@@ -94,7 +96,9 @@ struct ValueMeta {
 };
 std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch);
 
-/// Zeros of the recorded input shapes at this batch size.
+/// Inputs of the recorded shapes at this batch size, the other open sizes as recorded. The values
+/// are the archive's samples, repeated along the batch, where it has some; else integers below the
+/// size of the table they index, and zeros. See sample_inputs.h.
 std::vector<Tensor> SampleInputs(const Network& network, int64_t batch);
 
 }  // namespace espalier

@@ -29,10 +29,13 @@ void SaveWeights(const std::filesystem::path& path, const ParameterStore& store,
 void LoadWeights(const std::filesystem::path& path, ParameterStore& store);
 
 /// torch.export archive (.pt2) written by torch 2.9-2.14; see docs/formats.md.
-/// Reader: raw weights, tied weights, constants, symbolic batch. What is not understood is a kModel
-/// error naming op, module path and archive entry. No pickled code is run.
+/// Reader: raw and pickled weights, tied weights, constants, open sizes, several and nested inputs
+/// and outputs; the archive's sample inputs come along. What is not understood is a kModel error
+/// naming op, module path and archive entry. No pickled code is run.
 Network ReadPt2(const std::filesystem::path& path);
-/// Writer: a file that torch.export.load opens, runs, unflattens and differentiates; batch dynamic.
+/// Writer: a file that torch.export.load opens, runs, unflattens and differentiates. A network that
+/// was read keeps what its archive said (metadata, open sizes, guards, nesting) where it still
+/// holds: read and written unchanged, its JSON is equal. Others get a dynamic batch.
 void WritePt2(const std::filesystem::path& path, const Network& network);
 
 /// MODEL as the command line writes it: FILE.pt2, or NAME[:weights.safetensors] of a built-in.

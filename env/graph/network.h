@@ -59,6 +59,10 @@ struct InputSpec {
   std::vector<int64_t> sizes;  ///< as recorded; axis 0 is a sample value when dynamic_batch
   at::ScalarType dtype = at::kFloat;
   bool dynamic_batch = true;
+  /// Per axis: how the size follows from Graph::symbols, "" where it is fixed. Empty: only
+  /// dynamic_batch counts. See size_expression.h.
+  std::vector<std::string> size_expressions{};
+  Tensor sample{};  ///< an example with legal values; undefined = none is known
 };
 
 enum class StoreKind { kParameter, kBuffer, kConstant };
@@ -101,6 +105,8 @@ struct Graph {
   std::vector<Value> values;
   std::vector<InputSpec> inputs;
   std::vector<ValueId> outputs;
+  std::map<std::string, int64_t> symbols{};  ///< sizes the archive leaves open, as recorded
+  std::string batch_symbol{};                ///< the one that axis 0 of the inputs follows; or ""
 
   std::vector<std::vector<int32_t>> Consumers() const;  ///< value -> ops that read it
   ValueId FindStored(const std::string& target) const;  ///< value that reads this store name

@@ -7,6 +7,7 @@
 
 #include "env/graph/checked_json.h"
 #include "env/graph/pt2_schema.h"
+#include "env/graph/torch_pickle.h"
 
 namespace espalier::pt2 {
 namespace {
@@ -82,6 +83,14 @@ void CheckView(const View& view, int64_t bytes) {
                                        " overlap: its record has ", available, " elements"));
 }
 
+/// Every element at its own place: what a tensor that is stored must be.
+void CheckOwnMemory(const Tensor& tensor) {
+  const auto available = static_cast<int64_t>(tensor.storage().nbytes() / tensor.element_size());
+  if (tensor.numel() > available)
+    throw Error(ErrorKind::kModel,
+                Str("sizes ", tensor.sizes(), " overlap: its record has ", available, " elements"));
+}
+
 void CheckBooleans(const Tensor& bytes) {
   if (bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
     throw Error(ErrorKind::kModel, "its record holds bytes that are no booleans");
@@ -132,10 +141,15 @@ std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& confi
     if (found == config["config"].end() || !read.insert(name).second) continue;
     try {
       const std::string path_name = JsonMember(*found, "path_name", TextOf);
-      if (JsonMember(*found, "use_pickle", BoolOf))
-        throw Error(ErrorKind::kModel,
-                    Str("it is stored as a pickle (", path_name,
-                        "), which is not opened; tensor subclasses are not supported"));
+      if (JsonMember(*found, "use_pickle", BoolOf)) {
+        const PickleValue value = ReadTorchSave(archive.Bytes(folder + path_name));
+        if (value.kind != PickleValue::Kind::kTensor)
+          throw Error(ErrorKind::kModel, Str("its pickle (", path_name, ") holds no plain tensor",
+                                             value.text.empty() ? "" : Str(" but a ", value.text)));
+        CheckOwnMemory(value.tensor);
+        tensors.push_back({name, value.tensor, JsonMember(*found, "is_param", BoolOf), ""});
+        continue;
+      }
       const View view = JsonMember(*found, "tensor_meta", ViewOf);
       if (!records.contains(path_name)) records[path_name] = archive.Bytes(folder + path_name);
       const Tensor& bytes = records[path_name];
@@ -152,6 +166,31 @@ std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& confi
     } catch (const Error& error) {
       archive.Fail(config_entry, "tensor '", name, "': ", error.message());
     }
+  }
+  return tensors;
+}
+
+std::vector<StoredTensor> ReadStateDict(Archive& archive, const std::string& entry) {
+  std::vector<StoredTensor> tensors;
+  std::map<std::string, std::string> by_view;  // storage and view -> first name
+  try {
+    const PickleValue dict = ReadTorchSave(archive.Bytes(entry));
+    if (dict.kind != PickleValue::Kind::kDict) archive.Fail(entry, "it holds no dict");
+    for (size_t i = 0; i + 1 < dict.items.size(); i += 2) {
+      const PickleValue &name = dict.items[i], &value = dict.items[i + 1];
+      if (name.kind != PickleValue::Kind::kText || value.kind != PickleValue::Kind::kTensor)
+        archive.Fail(entry, "entry '", name.text, "' is no plain tensor");
+      CheckOwnMemory(value.tensor);
+      const Tensor& tensor = value.tensor;
+      const auto [first, fresh] =
+          by_view.emplace(Str(tensor.storage().data(), '|', tensor.storage_offset(), tensor.sizes(),
+                              tensor.strides(), '|', c10::toString(tensor.scalar_type())),
+                          name.text);
+      tensors.push_back({name.text, tensor, false, fresh ? "" : first->second});
+    }
+  } catch (const Error& error) {
+    if (error.message().find(entry) != std::string::npos) throw;
+    archive.Fail(entry, error.message());
   }
   return tensors;
 }

@@ -11,8 +11,8 @@
 
 namespace espalier::pt2 {
 
-/// The zip side of a torch.export archive. Treats it as hostile (ZipFile); no pickled entry is
-/// opened.
+/// The zip side of a torch.export archive. Treats it as hostile (ZipFile); pickled entries are read
+/// as plain data (torch_pickle.h).
 /// Errors   kIo when there is no such file; else kModel naming the file and the entry.
 class Archive {
  public:
@@ -46,5 +46,8 @@ struct StoredTensor {
 /// against the length of the raw record; several names of one record share its memory.
 std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& config_entry,
                                       const std::string& folder);
+
+/// A whole state dict pickled into one entry, as torch 2.8 wrote it.
+std::vector<StoredTensor> ReadStateDict(Archive& archive, const std::string& entry);
 
 }  // namespace espalier::pt2

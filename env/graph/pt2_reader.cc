@@ -4,12 +4,14 @@
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
-#include "env/base/log.h"
 #include "env/graph/checked_json.h"
 #include "env/graph/io.h"
 #include "env/graph/pt2_archive.h"
 #include "env/graph/pt2_arguments.h"
+#include "env/graph/pt2_inline.h"
+#include "env/graph/pt2_inputs.h"
 #include "env/graph/pt2_modules.h"
+#include "env/graph/pt2_nodes.h"
 #include "env/graph/pt2_schema.h"
 
 namespace espalier {
@@ -17,8 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kUnknownBatch = 2;  // a symbolic size without a hint
-constexpr int64_t kMostInputElements = int64_t{1} << 40;
 
 template <typename... Parts>
 [[noreturn]] void Fail(const Parts&... parts) {
@@ -34,7 +34,8 @@ class ProgramReader {
     try {
       program_ = ParseCheckedJson(archive_.Text(entry_));
       CheckVersion();
-      const json& module = program_.at("graph_module");
+      json& module = program_.at("graph_module");
+      pt2::InlineSubgraphs(module);
       graph_ = &module.at("graph");
       ReadInputs(module.at("signature").at("input_specs"));
       ReadStore();
@@ -42,9 +43,12 @@ class ProgramReader {
       for (size_t i = 0; i < nodes.size(); ++i) ReadNode(nodes[i], i);
       ReadOutputs(module.at("signature").at("output_specs"));
       Validate(network_.graph);
-      network_.extras[pt2::kOrigin] = json{
-          {"module_call_graph", module.at("module_call_graph")},
-          {"module_types", module_types_}}.dump();
+      if (const auto samples = network_.extras.find(pt2::kSampleInputs);
+          samples != network_.extras.end())
+        pt2::AttachSamples(network_, samples->second);
+      origin_["program"] = std::move(program_);
+      origin_["module_types"] = module_types_;
+      network_.extras[pt2::kOrigin] = origin_.dump();
     } catch (const json::exception& error) {
       archive_.Fail(entry_, error.what());
     } catch (const Error& error) {
@@ -110,7 +114,7 @@ class ProgramReader {
         AddStored(spec, "tensor_constant_name", ValueKind::kConstant, StoreKind::kConstant);
       else if (kind == "user_input")
         ReadUserInput(spec.at("arg"));
-      else
+      else if (kind != "constant_input")  // those are literals in the nodes already
         Fail("graph inputs of kind '", kind, "' are not supported");
     }
   }
@@ -124,50 +128,30 @@ class ProgramReader {
 
   void ReadUserInput(const json& argument) {
     if (pt2::KeyOf(argument) != "as_tensor")
-      Fail("a user input is ", argument.dump().substr(0, 100), ", only tensors are supported");
+      Fail("a user input is ", argument.dump().substr(0, 100),
+           ", only tensors and constants are supported");
     const auto name = argument.at("as_tensor").at("name").get<std::string>();
-    const json& meta = graph_->at("tensor_values").at(name);
-    InputSpec input;
-    const auto dtype = pt2::DtypeOf(JsonMember(meta, "dtype", IntOf));
-    if (!dtype) Fail("input '", name, "' has the unsupported dtype ", meta.at("dtype").dump());
-    input.dtype = *dtype;
-    input.dynamic_batch = false;
-    int64_t elements = 1;
-    for (const json& size : meta.at("sizes")) {
-      const bool symbolic = pt2::KeyOf(size) == "as_expr";
-      if (symbolic && input.sizes.empty()) input.dynamic_batch = true;
-      if (symbolic && !input.sizes.empty())
-        LogWarning("input '", name, "': axis ", input.sizes.size(),
-                   " is dynamic in the archive; it is taken at its recorded size");
-      input.sizes.push_back(symbolic ? HintOf(size.at("as_expr"))
-                                     : JsonMember(size, "as_int", IntOf));
-      if (input.sizes.back() < 0) Fail("input '", name, "' has a negative size");
-      if (__builtin_mul_overflow(elements, std::max<int64_t>(input.sizes.back(), 1), &elements) ||
-          elements > kMostInputElements)
-        Fail("input '", name, "' has more than ", kMostInputElements, " elements");
-    }
+    InputSpec input = pt2::InputOf(name, graph_->at("tensor_values").at(name), network_.graph);
     input.value = AddValue(name, ValueKind::kInput, {}, false);
     network_.graph.inputs.push_back(std::move(input));
-  }
-
-  static int64_t HintOf(const json& expression) {
-    const auto hint = expression.find("hint");
-    if (hint == expression.end() || hint->is_null()) return kUnknownBatch;
-    return JsonMember(*hint, "as_int", IntOf);
   }
 
   /// Every tensor of both configs, whether the graph reads it or not: they are the state dict.
   void ReadStore() {
     const std::string model = entry_.substr(7, entry_.size() - 12);  // models/<model>.json
     const std::string weights = Str(pt2::kWeightsFolder, model, "_weights_config.json");
-    if (!archive_.Has(weights) && archive_.Has(Str(pt2::kWeightsFolder, model, ".pt")))
-      throw Error(ErrorKind::kModel,
-                  Str("its weights are one pickle (", pt2::kWeightsFolder, model,
-                      ".pt), which is not opened"),
-                  "load and save it again with torch 2.9 or later");
-    AddTensors(weights, pt2::kWeightsFolder, StoreKind::kBuffer);
+    const std::string pickled = Str(pt2::kWeightsFolder, model, ".pt");
+    if (!archive_.Has(weights) && archive_.Has(pickled))
+      AddTensors(pt2::ReadStateDict(archive_, pickled), pickled, StoreKind::kBuffer);
+    else
+      AddFolder("weights_config", weights, pt2::kWeightsFolder, StoreKind::kBuffer);
     const std::string constants = Str(pt2::kConstantsFolder, model, "_constants_config.json");
-    if (archive_.Has(constants)) AddTensors(constants, pt2::kConstantsFolder, StoreKind::kConstant);
+    const std::string pickled_constants = Str(pt2::kConstantsFolder, model, ".pt");
+    if (archive_.Has(constants))
+      AddFolder("constants_config", constants, pt2::kConstantsFolder, StoreKind::kConstant);
+    else if (archive_.Has(pickled_constants))
+      AddTensors(pt2::ReadStateDict(archive_, pickled_constants), pickled_constants,
+                 StoreKind::kConstant);
     for (const auto& [target, kind] : kinds_)
       if (!network_.store.Has(target))
         Fail("the graph reads the stored tensor '", target, "', which neither config lists");
@@ -177,8 +161,15 @@ class ProgramReader {
       if (entry.starts_with(pt2::kExtraFolder)) network_.extras[entry] = archive_.Text(entry);
   }
 
-  void AddTensors(const std::string& config, const char* folder, StoreKind fallback) {
-    for (pt2::StoredTensor& item : pt2::ReadTensors(archive_, config, folder)) {
+  void AddFolder(const char* key, const std::string& config, const char* folder,
+                 StoreKind fallback) {
+    AddTensors(pt2::ReadTensors(archive_, config, folder), config, fallback);
+    origin_[key] = json::parse(archive_.Text(config));
+  }
+
+  void AddTensors(std::vector<pt2::StoredTensor> tensors, const std::string& config,
+                  StoreKind fallback) {
+    for (pt2::StoredTensor& item : tensors) {
       if (network_.store.Has(item.name)) archive_.Fail(config, "'", item.name, "' is stored twice");
       if (!item.tied_to.empty()) {
         network_.store.Tie(item.name, item.tied_to);
@@ -205,6 +196,7 @@ class ProgramReader {
   void ReadNode(const json& node, size_t index) {
     const auto target = node.at("target").get<std::string>();
     const pt2::ModulePlace place = PlaceOf(node);
+    if (pt2::IsAssertion(node)) return;
     const std::string where = Str("node ", index, " (", target, " at '", place.path, "'): ");
     try {
       Op op{.name = {},
@@ -216,19 +208,13 @@ class ProgramReader {
             .module_type = place.type};
       ReadArguments(node.at("inputs"), op);
       ReadResults(node.at("outputs"), op);
-      op.name = node.value("name", "");
-      if (op.name.empty())
-        op.name = op.outputs.empty() ? Str("node_", index) : NameOf(op.outputs.front());
+      op.name = pt2::NodeName(node, index);
       network_.graph.ops.push_back(std::move(op));
     } catch (const json::exception& error) {
       Fail(where, error.what());
     } catch (const Error& error) {
       throw Error(ErrorKind::kModel, where + error.message(), error.hint());
     }
-  }
-
-  const std::string& NameOf(ValueId id) const {
-    return network_.graph.values[static_cast<size_t>(id)].name;
   }
 
   void ReadArguments(const json& inputs, Op& op) const {
@@ -311,14 +297,23 @@ class ProgramReader {
     return list;
   }
 
+  ValueId AddResult(const json& tensor) {
+    const auto name = tensor.at("name").get<std::string>();
+    const auto& known = graph_->at("tensor_values");
+    if (const auto meta = known.find(name); meta != known.end())
+      if (const std::string symbol = pt2::DataDependentSize(*meta); !symbol.empty())
+        throw Error(ErrorKind::kModel,
+                    Str("the shape of its result '", name, "' depends on data (", symbol, ")"),
+                    "shapes may follow the sizes of the inputs, not their values");
+    return AddValue(name, ValueKind::kResult, {}, false);
+  }
+
   void ReadResults(const json& outputs, Op& op) {
     const auto& returns = op.handle.schema().returns();
     if (returns.size() == 1 && returns[0].type()->kind() == c10::TypeKind::ListType) {
       op.returns_list = true;
       if (outputs.size() != 1) Fail("one list of results is expected, not ", outputs.size());
-      for (const json& item : outputs[0].at("as_tensors"))
-        op.outputs.push_back(
-            AddValue(item.at("name").get<std::string>(), ValueKind::kResult, {}, false));
+      for (const json& item : outputs[0].at("as_tensors")) op.outputs.push_back(AddResult(item));
       return;
     }
     if (returns.empty()) return;  // assertions: nothing to keep
@@ -328,14 +323,16 @@ class ProgramReader {
       const std::string& kind = pt2::KeyOf(outputs[i]);
       const auto type = pt2::BareKind(returns[i].type());
       if (kind == "as_tensor" && type == c10::TypeKind::TensorType)
-        op.outputs.push_back(AddValue(outputs[i].at(kind).at("name").get<std::string>(),
-                                      ValueKind::kResult, {}, false));
+        op.outputs.push_back(AddResult(outputs[i].at(kind)));
       else if (kind == "as_sym_int" && type == c10::TypeKind::IntType)
         op.outputs.push_back(AddValue(outputs[i].at(kind).at("as_name").get<std::string>(),
                                       ValueKind::kResult, {}, true));
       else if (kind == "as_none")
         op.outputs.push_back(
             AddValue(Str("unused_", network_.graph.values.size()), ValueKind::kResult, {}, false));
+      else if (kind.starts_with("as_sym_"))
+        throw Error(ErrorKind::kModel, "its result is a number that depends on data",
+                    "control flow and shapes that depend on values are not supported");
       else
         Fail("a result of kind '", kind, "' for type ", returns[i].type()->str(),
              " is not supported");
@@ -349,11 +346,11 @@ class ProgramReader {
         throw Error(ErrorKind::kModel, Str("graph outputs of kind '", kind, "' are not supported"),
                     "export the model in eval mode: model.eval()");
       const json& argument = item.at(kind).at("arg");
-      if (pt2::KeyOf(argument) != "as_tensor")
-        Fail("an output is ", argument.dump().substr(0, 100), ", only tensors are supported");
-      network_.graph.outputs.push_back(TensorId(argument.at("as_tensor").at("name")));
+      // Other outputs (None, numbers, sizes) are no tensors: they stand in the origin, untouched.
+      if (pt2::KeyOf(argument) == "as_tensor")
+        network_.graph.outputs.push_back(TensorId(argument.at("as_tensor").at("name")));
     }
-    if (network_.graph.outputs.empty()) Fail("the network has no output");
+    if (network_.graph.outputs.empty()) Fail("the network has no output that is a tensor");
   }
 
   pt2::Archive& archive_;
@@ -365,6 +362,7 @@ class ProgramReader {
   std::vector<bool> is_int_;                         // by value id
   std::map<std::string, StoreKind> kinds_;           // of the stored tensors the graph lists
   std::map<std::string, std::string> module_types_;  // path -> class
+  json origin_ = json::object();
 };
 
 std::string FindModel(const pt2::Archive& archive) {

@@ -47,6 +47,7 @@ std::optional<T> ValueIn(const Table<T, kCount>& table, int64_t number) {
 constexpr std::string_view kTorchOps = "torch.ops.";
 constexpr std::string_view kSymbolNamespace = "espalier_sym::";
 constexpr std::string_view kPythonOperator = "_operator.";
+constexpr std::string_view kTorchSymbol = "torch.sym_";
 
 [[noreturn]] void ThrowUnknownTarget(const std::string& target) {
   throw Error(ErrorKind::kModel, Str("LibTorch has no operator for the target '", target, "'"),
@@ -72,6 +73,8 @@ c10::OperatorHandle OperatorOf(const std::string& target) {
   std::string name, overload;
   if (target.starts_with(kPythonOperator)) {
     name = Str(kSymbolNamespace, target.substr(kPythonOperator.size()));
+  } else if (target.starts_with(kTorchSymbol)) {
+    name = Str(kSymbolNamespace, target.substr(std::string_view("torch.").size()));
   } else {
     if (!target.starts_with(kTorchOps)) ThrowUnknownTarget(target);
     const std::string path = target.substr(kTorchOps.size());  // "aten.add.Tensor"
@@ -89,8 +92,10 @@ c10::OperatorHandle OperatorOf(const std::string& target) {
 
 std::string TargetOf(const Op& op) {
   const auto& name = op.handle.operator_name();
-  if (IsSymbolArithmetic(op))
-    return Str(kPythonOperator, name.name.substr(kSymbolNamespace.size()));
+  if (IsSymbolArithmetic(op)) {
+    const std::string function = name.name.substr(kSymbolNamespace.size());
+    return function.starts_with("sym_") ? "torch." + function : Str(kPythonOperator, function);
+  }
   const size_t colons = name.name.find("::");
   return Str(kTorchOps, name.name.substr(0, colons), '.', name.name.substr(colons + 2), '.',
              name.overload_name.empty() ? "default" : name.overload_name);

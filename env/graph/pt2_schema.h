@@ -19,8 +19,9 @@ inline constexpr const char* kWeightsConfig = "data/weights/model_weights_config
 inline constexpr const char* kConstantsConfig = "data/constants/model_constants_config.json";
 inline constexpr const char* kSampleInputs = "data/sample_inputs/model.pt";
 inline constexpr const char* kExtraFolder = "extra/";
-/// Key in Network::extras: the parts of a read program that the graph has no place for, as JSON
-/// {"module_call_graph": [...], "module_types": {path: class}}; the writer puts them back.
+/// Key in Network::extras: what the archive said, for the writer, which changes only what differs:
+/// {"program": models/model.json, "weights_config", "constants_config", "module_types": {path:
+/// class}}.
 inline constexpr const char* kOrigin = "origin.json";
 
 /// The format numbers dtypes, layouts and memory formats in its own way.

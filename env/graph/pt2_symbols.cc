@@ -9,13 +9,7 @@
 namespace espalier::pt2 {
 namespace {
 
-/// All numbers of one value at one batch size, flattened: sizes, strides, offset (or the int).
-struct Seen {
-  bool is_int = false;
-  bool computed = false;
-  std::vector<int64_t> numbers;
-  at::ScalarType dtype = at::kFloat;
-};
+using Seen = ValueRecord;
 
 Seen Describe(const Tensor& tensor) {
   Seen seen{false, true, tensor.sizes().vec(), tensor.scalar_type()};
@@ -25,60 +19,32 @@ Seen Describe(const Tensor& tensor) {
   return seen;
 }
 
-/// Computed sizes are no tensors, so taps do not see them: follow them by hand.
-int64_t EvaluateInt(const Op& op, const std::vector<Seen>& seen) {
-  std::vector<c10::IValue> stack;
-  for (const Arg& arg : op.args) {
-    if (const auto* id = std::get_if<ValueId>(&arg)) {
-      const Seen& input = seen[static_cast<size_t>(*id)];
-      if (input.is_int)
-        stack.emplace_back(input.numbers.front());
-      else if (op.target() == "aten::sym_size.int")
-        stack.emplace_back();  // replaced by the recorded sizes below
-      else
-        throw Error(ErrorKind::kModel, Str("op '", op.name, "' (", op.target(), " at '",
-                                           op.module_path, "') makes a size out of tensor data"));
-    } else if (const auto* constant = std::get_if<c10::IValue>(&arg)) {
-      stack.push_back(*constant);
-    } else {
-      throw Error(ErrorKind::kModel, Str("op '", op.name, "' (", op.target(), ") makes a size"));
-    }
-  }
-  if (op.target() == "aten::sym_size.int") {
-    const Seen& tensor = seen[static_cast<size_t>(op.ValueArg("self"))];
-    const auto rank = static_cast<int64_t>(tensor.numbers.size() / 2);
-    const int64_t dim = stack[1].toInt();
-    return tensor.numbers.at(static_cast<size_t>(dim < 0 ? dim + rank : dim));
-  }
-  op.handle.callBoxed(stack);
-  return stack.front().toInt();
-}
-
-std::vector<Seen> RunAt(const Network& network, int64_t batch) {
-  const at::NoGradGuard no_grad;
-  const Graph& graph = network.graph;
-  std::vector<Seen> seen(graph.values.size());
-  std::vector<Tap> taps;
-  for (size_t id = 0; id < seen.size(); ++id)
-    taps.push_back({static_cast<ValueId>(id),
-                    [&seen, id](const Tensor& tensor) { seen[id] = Describe(tensor); }});
-  const Executor executor(graph);
-  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});
-  for (const Op& op : graph.ops)
-    if (ReturnsInt(op))
-      seen[static_cast<size_t>(op.outputs.front())] = {
-          true, true, {EvaluateInt(op, seen)}, at::kLong};
-  return seen;
-}
-
 /// The line through the values at batch 2 and 3.
 Size Fit(int64_t at2, int64_t at3) { return {at2 - 2 * (at3 - at2), at3 - at2}; }
 
 }  // namespace
 
+std::vector<ValueRecord> RecordValues(const Network& network, int64_t batch) {
+  const at::NoGradGuard no_grad;
+  const Graph& graph = network.graph;
+  std::vector<Seen> seen(graph.values.size());
+  std::vector<Tap> taps;
+  for (const Op& op : graph.ops)
+    if (ReturnsInt(op)) seen[static_cast<size_t>(op.outputs.front())].is_int = true;
+  for (size_t id = 0; id < seen.size(); ++id)
+    taps.push_back({static_cast<ValueId>(id), [&seen, id](const Tensor& tensor) {
+                      seen[id] = seen[id].is_int
+                                     ? Seen{true, true, {tensor.item<int64_t>()}, at::kLong}
+                                     : Describe(tensor);
+                    }});
+  const Executor executor(graph);
+  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});
+  return seen;
+}
+
 std::vector<SymbolicMeta> InferSymbolic(const Network& network) {
-  const std::vector<Seen> two = RunAt(network, 2);
-  const std::vector<Seen> three = RunAt(network, 3);
+  const std::vector<Seen> two = RecordValues(network, 2);
+  const std::vector<Seen> three = RecordValues(network, 3);
   std::vector<Seen> five;  // only needed where a size is no plain multiple of the batch
   std::vector<SymbolicMeta> all(two.size());
   for (size_t id = 0; id < two.size(); ++id) {
@@ -89,7 +55,7 @@ std::vector<SymbolicMeta> InferSymbolic(const Network& network) {
     for (size_t i = 0; i < two[id].numbers.size(); ++i) {
       const Size size = Fit(two[id].numbers[i], three[id].numbers[i]);
       if (size.constant != 0 && size.factor != 0) {
-        if (five.empty()) five = RunAt(network, 5);
+        if (five.empty()) five = RecordValues(network, 5);
         if (five[id].numbers[i] != size.constant + 5 * size.factor)
           throw Error(ErrorKind::kModel,
                       Str("a size of value '", name,
@@ -114,13 +80,13 @@ std::vector<SymbolicMeta> InferSymbolic(const Network& network) {
   return all;
 }
 
-nlohmann::ordered_json SizeJson(const Size& size) {
+nlohmann::ordered_json SizeJson(const Size& size, const std::string& symbol, int64_t batch) {
   if (size.factor == 0) return {{"as_int", size.constant}};
-  std::string text = Str("Symbol('", kBatchSymbol, "', positive=True, integer=True)");
+  std::string text = Str("Symbol('", symbol, "', positive=True, integer=True)");
   if (size.factor != 1) text = Str("Mul(Integer(", size.factor, "), ", text, ")");
   if (size.constant != 0) text = Str("Add(", text, ", Integer(", size.constant, "))");
-  return {
-      {"as_expr", {{"expr_str", text}, {"hint", {{"as_int", size.constant + 2 * size.factor}}}}}};
+  return {{"as_expr",
+           {{"expr_str", text}, {"hint", {{"as_int", size.constant + batch * size.factor}}}}}};
 }
 
 }  // namespace espalier::pt2

@@ -31,6 +31,17 @@ int64_t FloorDiv(int64_t a, int64_t b) {  // rounds down, as Python's // does
   return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
 }
 int64_t Mod(int64_t a, int64_t b) { return Sub(a, Mul(FloorDiv(a, b), b)); }
+int64_t Pow(int64_t a, int64_t b) {
+  if (b < 0) throw Error(ErrorKind::kModel, "a size has a negative exponent");
+  int64_t result = 1;
+  for (int64_t i = 0; i < b && result != 0; ++i) {
+    if (a == 1 || a == -1) return a == 1 || b % 2 == 0 ? 1 : -1;
+    result = Mul(result, a);
+  }
+  return result;
+}
+int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t Neg(int64_t a) { return Sub(0, a); }
 
 TORCH_LIBRARY(espalier_sym, library) {
@@ -40,6 +51,9 @@ TORCH_LIBRARY(espalier_sym, library) {
   library.def("floordiv(int a, int b) -> int", FloorDiv);
   library.def("mod(int a, int b) -> int", Mod);
   library.def("neg(int a) -> int", Neg);
+  library.def("pow(int a, int b) -> int", Pow);
+  library.def("sym_max(int a, int b) -> int", Max);
+  library.def("sym_min(int a, int b) -> int", Min);
 }
 
 }  // namespace

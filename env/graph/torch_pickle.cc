@@ -1,0 +1,411 @@
+#include "env/graph/torch_pickle.h"
+
+#include <ATen/ATen.h>
+#include <caffe2/serialize/in_memory_adapter.h>
+#include <caffe2/serialize/inline_container.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+using Kind = PickleValue::Kind;
+using caffe2::serialize::PyTorchStreamReader;
+
+constexpr size_t kMostValues = 1 << 20;  // values a pickle may make; memory is bounded by them
+constexpr int kDeepest = 100;
+
+template <typename... Parts>
+[[noreturn]] void Fail(const Parts&... parts) {
+  throw Error(ErrorKind::kModel, Str("the pickle is not understood: ", parts...));
+}
+
+std::optional<at::ScalarType> StorageType(const std::string& name) {
+  static const std::map<std::string, at::ScalarType> kTypes = {
+      {"torch.FloatStorage", at::kFloat}, {"torch.DoubleStorage", at::kDouble},
+      {"torch.HalfStorage", at::kHalf},   {"torch.BFloat16Storage", at::kBFloat16},
+      {"torch.LongStorage", at::kLong},   {"torch.IntStorage", at::kInt},
+      {"torch.ShortStorage", at::kShort}, {"torch.CharStorage", at::kChar},
+      {"torch.ByteStorage", at::kByte},   {"torch.BoolStorage", at::kBool}};
+  const auto found = kTypes.find(name);
+  return found == kTypes.end() ? std::nullopt : std::optional(found->second);
+}
+
+/// A stack machine for the opcodes torch.save writes.
+class Unpickler {
+ public:
+  Unpickler(PyTorchStreamReader& archive, std::string program)
+      : archive_(archive), program_(std::move(program)) {}
+
+  PickleValue Run() {
+    for (;;) {
+      const auto opcode = static_cast<unsigned char>(Bytes(1).front());
+      if (opcode == '.') return Pop();
+      Step(opcode);
+      if (stack_.size() > kMostValues) Fail("it makes too many values");
+    }
+  }
+
+ private:
+  std::string_view Bytes(size_t count) {
+    if (count > program_.size() - at_) Fail("it ends at byte ", program_.size());
+    at_ += count;
+    return std::string_view(program_).substr(at_ - count, count);
+  }
+  template <typename T>
+  T Number() {
+    T number;
+    std::memcpy(&number, Bytes(sizeof(T)).data(), sizeof(T));
+    return number;
+  }
+  std::string Line() {
+    const size_t end = program_.find('\n', at_);
+    if (end == std::string::npos) Fail("a line has no end at byte ", at_);
+    std::string line(Bytes(end - at_));
+    Bytes(1);
+    return line;
+  }
+
+  PickleValue Pop() {
+    if (stack_.empty() || (!marks_.empty() && stack_.size() <= marks_.back()))
+      Fail("its stack is empty at byte ", at_);
+    PickleValue value = std::move(stack_.back());
+    stack_.pop_back();
+    return value;
+  }
+  PickleValue& Top() {
+    if (stack_.empty()) Fail("its stack is empty at byte ", at_);
+    return stack_.back();
+  }
+  std::vector<PickleValue> PopMark() {
+    if (marks_.empty()) Fail("a mark is missing at byte ", at_);
+    const auto begin = stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back());
+    std::vector<PickleValue> items(std::make_move_iterator(begin),
+                                   std::make_move_iterator(stack_.end()));
+    stack_.erase(begin, stack_.end());
+    marks_.pop_back();
+    return items;
+  }
+  void Push(PickleValue value) {
+    stack_.push_back(std::move(value));
+    memo_of_top_.erase(stack_.size());
+  }
+  void PushText(size_t length) { Push({.kind = Kind::kText, .text = std::string(Bytes(length))}); }
+  void PushInt(int64_t number) { Push({.kind = Kind::kInt, .number = number}); }
+  void PushTuple(size_t count) {
+    PickleValue tuple{.kind = Kind::kTuple};
+    for (size_t i = 0; i < count; ++i) tuple.items.insert(tuple.items.begin(), Pop());
+    Push(std::move(tuple));
+  }
+  void Append(std::vector<PickleValue> items) {
+    PickleValue& target = Top();
+    // Values are copied into the memo, so a container that grows later must be kept up to date.
+    for (PickleValue& item : items) target.items.push_back(std::move(item));
+    if (DepthOf(target) > kDeepest) Fail("it is nested too deep");
+    if (const auto known = memo_of_top_.find(stack_.size()); known != memo_of_top_.end()) {
+      Charge(target);
+      memo_[known->second] = target;
+    }
+  }
+  static int DepthOf(const PickleValue& value) {
+    int deepest = 0;
+    for (const PickleValue& item : value.items)
+      if (!item.items.empty()) deepest = std::max(deepest, DepthOf(item));
+    return deepest + 1;
+  }
+  void Memoize(int64_t index) {
+    Charge(Top());
+    memo_[index] = Top();
+    memo_of_top_[stack_.size()] = index;
+  }
+  void Recall(int64_t index) {
+    const auto known = memo_.find(index);
+    if (known == memo_.end()) Fail("it recalls ", index, ", which it never stored");
+    Charge(known->second);
+    Push(known->second);
+  }
+  /// Copies are paid for before they are made: nested references would double without end.
+  void Charge(const PickleValue& copied) {
+    values_ += SizeOf(copied);
+    if (values_ > kMostValues) Fail("it makes too many values");
+  }
+  static size_t SizeOf(const PickleValue& value) {
+    size_t size = 1 + value.text.size() / 16;
+    for (const PickleValue& item : value.items) size += SizeOf(item);
+    return size;
+  }
+
+  void Step(unsigned char opcode) {
+    if (Simple(opcode) || Container(opcode)) return;
+    switch (opcode) {
+      case 'q':
+        return Memoize(Number<uint8_t>());
+      case 'r':
+        return Memoize(Number<uint32_t>());
+      case 0x94:
+        return Memoize(static_cast<int64_t>(memo_.size()));
+      case 'h':
+        return Recall(Number<uint8_t>());
+      case 'j':
+        return Recall(Number<uint32_t>());
+      case 'c': {
+        std::string name = Line();
+        return Push({.kind = Kind::kOpaque, .text = name + "." + Line()});
+      }
+      case 0x93: {
+        const PickleValue name = Pop(), module = Pop();
+        return Push({.kind = Kind::kOpaque, .text = module.text + "." + name.text});
+      }
+      case 'Q':
+        return Push(StorageOf(Pop()));
+      case 'R': {
+        PickleValue arguments = Pop();
+        const PickleValue callee = Pop();
+        return Push(Call(callee.text, arguments));
+      }
+      case 0x81: {  // NEWOBJ
+        Pop();
+        const std::string type = Pop().text;
+        return Push({.kind = Kind::kOpaque, .text = type});
+      }
+      case 'b':
+        Pop();
+        return;  // attributes of an object: nothing we keep
+      case '0':
+        Pop();
+        return;
+      default:
+        Fail("opcode ", static_cast<int>(opcode), " at byte ", at_ - 1);
+    }
+  }
+
+  bool Simple(unsigned char opcode) {
+    switch (opcode) {
+      case 0x80:
+        Bytes(1);
+        return true;  // PROTO
+      case 0x95:
+        Bytes(8);
+        return true;  // FRAME
+      case 'N':
+        Push({});
+        return true;
+      case 0x88:
+        Push({.kind = Kind::kBool, .number = 1});
+        return true;
+      case 0x89:
+        Push({.kind = Kind::kBool});
+        return true;
+      case 'K':
+        PushInt(Number<uint8_t>());
+        return true;
+      case 'M':
+        PushInt(Number<uint16_t>());
+        return true;
+      case 'J':
+        PushInt(Number<int32_t>());
+        return true;
+      case 0x8a:
+        PushInt(LongOf(Bytes(Number<uint8_t>())));
+        return true;
+      case 'G': {
+        const std::string_view big = Bytes(8);
+        char little[8];
+        for (size_t i = 0; i < 8; ++i) little[i] = big[7 - i];
+        PickleValue value{.kind = Kind::kFloat};
+        std::memcpy(&value.real, little, 8);
+        Push(std::move(value));
+        return true;
+      }
+      case 'X':
+        PushText(Number<uint32_t>());
+        return true;
+      case 0x8c:
+        PushText(Number<uint8_t>());
+        return true;
+      case 'U':
+        PushText(Number<uint8_t>());
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  bool Container(unsigned char opcode) {
+    switch (opcode) {
+      case '(':
+        marks_.push_back(stack_.size());
+        return true;
+      case ')':
+        Push({.kind = Kind::kTuple});
+        return true;
+      case ']':
+        Push({.kind = Kind::kList});
+        return true;
+      case '}':
+        Push({.kind = Kind::kDict});
+        return true;
+      case 0x85:
+        PushTuple(1);
+        return true;
+      case 0x86:
+        PushTuple(2);
+        return true;
+      case 0x87:
+        PushTuple(3);
+        return true;
+      case 't': {
+        auto items = PopMark();
+        Push({.kind = Kind::kTuple, .items = std::move(items)});
+        return true;
+      }
+      case 'a':
+      case 's': {
+        std::vector<PickleValue> items;
+        for (int i = 0; i < (opcode == 'a' ? 1 : 2); ++i) items.insert(items.begin(), Pop());
+        Append(std::move(items));
+        return true;
+      }
+      case 'e':
+      case 'u':
+        Append(PopMark());
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  static int64_t LongOf(std::string_view bytes) {
+    if (bytes.size() > 8) Fail("an integer has ", bytes.size(), " bytes");
+    uint64_t number = 0;
+    for (size_t i = 0; i < bytes.size(); ++i)
+      number |= static_cast<uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * i);
+    const size_t bits = 8 * bytes.size();
+    if (bits > 0 && bits < 64 && (number >> (bits - 1)) != 0) number |= ~uint64_t{0} << bits;
+    return static_cast<int64_t>(number);
+  }
+
+  /// ("storage", class, key, device, count) -> a flat tensor of all its elements.
+  PickleValue StorageOf(const PickleValue& id) {
+    const auto& items = id.items;
+    if (id.kind != Kind::kTuple || items.size() < 5 || items[0].text != "storage")
+      Fail("a persistent id is no storage");
+    const auto dtype = StorageType(items[1].text);
+    if (!dtype) Fail("storages of class ", items[1].text, " are not supported");
+    const std::string& key = items[2].text;
+    Tensor& bytes = storages_[key];
+    if (!bytes.defined()) {
+      try {
+        const std::string record = "data/" + key;
+        const auto size = static_cast<int64_t>(archive_.getRecordSize(record));
+        bytes = at::empty({size}, at::kByte);
+        if (size > 0)
+          archive_.getRecord(record, bytes.mutable_data_ptr(), static_cast<size_t>(size));
+      } catch (const c10::Error& error) {
+        Fail("storage '", key, "' cannot be read: ", error.what_without_backtrace());
+      }
+    }
+    if (bytes.numel() % static_cast<int64_t>(c10::elementSize(*dtype)) != 0)
+      Fail("storage '", key, "' has ", bytes.numel(), " bytes");
+    if (*dtype == at::kBool && bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
+      Fail("storage '", key, "' holds bytes that are no booleans");
+    PickleValue value{.kind = Kind::kOpaque, .text = "storage"};
+    value.tensor = at::empty({0}, at::TensorOptions(*dtype))
+                       .set_(bytes.storage(), 0,
+                             {bytes.numel() / static_cast<int64_t>(c10::elementSize(*dtype))}, {1});
+    return value;
+  }
+
+  static std::vector<int64_t> IntsOf(const PickleValue& tuple) {
+    std::vector<int64_t> numbers;
+    for (const PickleValue& item : tuple.items) {
+      if (item.kind != Kind::kInt || item.number < 0) Fail("a size is no whole number >= 0");
+      numbers.push_back(item.number);
+    }
+    return numbers;
+  }
+
+  static PickleValue Call(const std::string& callee, const PickleValue& arguments) {
+    const auto& items = arguments.items;
+    if (callee == "torch._utils._rebuild_tensor_v2" && items.size() >= 4)
+      return RebuiltTensor(items);
+    if (callee == "torch._utils._rebuild_parameter" && !items.empty() &&
+        items[0].kind == Kind::kTensor)
+      return items[0];
+    // (function, class, arguments, attributes): a tensor that carries Python attributes.
+    if (callee == "torch._tensor._rebuild_from_type_v2" && items.size() >= 3) {
+      const std::string& type = items[1].text;
+      if (type == "torch.Tensor" || type == "torch.nn.parameter.Parameter")
+        return Call(items[0].text, items[2]);
+      return {.kind = Kind::kOpaque, .text = type};
+    }
+    if (callee == "collections.OrderedDict") return {.kind = Kind::kDict};
+    if (callee == "torch.Size" && items.size() == 1) return items[0];
+    return {.kind = Kind::kOpaque, .text = callee};
+  }
+
+  static PickleValue RebuiltTensor(const std::vector<PickleValue>& items) {
+    const Tensor& flat = items[0].tensor;
+    if (!flat.defined() || items[0].text != "storage" || items[1].kind != Kind::kInt)
+      Fail("a tensor without storage");
+    const int64_t offset = items[1].number;
+    const auto sizes = IntsOf(items[2]), strides = IntsOf(items[3]);
+    int64_t last = offset, count = 1;
+    if (sizes.size() != strides.size() || sizes.size() > 64 || offset < 0)
+      Fail("a tensor has ", sizes.size(), " sizes and ", strides.size(), " strides");
+    for (size_t axis = 0; axis < sizes.size(); ++axis) {
+      int64_t reach = 0;
+      if (__builtin_mul_overflow(std::max<int64_t>(sizes[axis] - 1, 0), strides[axis], &reach) ||
+          __builtin_add_overflow(last, reach, &last) ||
+          __builtin_mul_overflow(count, sizes[axis], &count))
+        Fail("a tensor's sizes overflow");
+    }
+    if (count > 0 && last >= flat.numel()) Fail("a tensor reaches beyond its storage");
+    // Expanded samples (stride 0) are legal; the views are cheap, copies are up to the caller.
+    PickleValue value{.kind = Kind::kTensor};
+    value.tensor = flat.as_strided(sizes, strides, std::min(offset, flat.numel()));
+    return value;
+  }
+
+  PyTorchStreamReader& archive_;
+  const std::string program_;
+  size_t at_ = 0;
+  std::vector<PickleValue> stack_;
+  std::vector<size_t> marks_;
+  std::map<int64_t, PickleValue> memo_;
+  std::map<size_t, int64_t> memo_of_top_;  // stack height -> memo index of the value there
+  std::map<std::string, Tensor> storages_;
+  size_t values_ = 0;
+};
+
+}  // namespace
+
+void PickleValue::CollectTensors(std::vector<Tensor>& tensors) const {
+  if (kind == Kind::kTensor) tensors.push_back(tensor);
+  const bool is_dict = kind == Kind::kDict;
+  for (size_t i = is_dict ? 1 : 0; i < items.size(); i += is_dict ? 2 : 1)
+    items[i].CollectTensors(tensors);
+}
+
+PickleValue ReadTorchSave(const Tensor& bytes) {
+  try {
+    PyTorchStreamReader archive(std::make_shared<caffe2::serialize::MemoryReadAdapter>(
+        bytes.const_data_ptr(), static_cast<off_t>(bytes.numel())));
+    uint64_t unpacked = 0;
+    for (const std::string& record : archive.getAllRecords())
+      unpacked += archive.getRecordSize(record);
+    if (unpacked > 4 * static_cast<uint64_t>(bytes.numel()) + (1 << 20))
+      Fail("it claims to unpack to ", unpacked, " bytes");
+    const auto [data, size] = archive.getRecord("data.pkl");
+    return Unpickler(archive, {static_cast<const char*>(data.get()), size}).Run();
+  } catch (const c10::Error& error) {
+    Fail(error.what_without_backtrace());
+  }
+}
+
+}  // namespace espalier

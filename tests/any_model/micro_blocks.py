@@ -1,0 +1,419 @@
+"""Residual trunks, norms, shared weights and unusual inputs and outputs."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from micro_base import Head, conv, image, micro, tokens, vector
+
+
+@micro(image(3), cut=["stem", "block1.a", "block2.a"])
+class ResidualTrunk(nn.Module):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(16, 12, bias=False), conv(12, 16, bias=False)
+            self.bn1, self.bn2 = nn.BatchNorm2d(12), nn.BatchNorm2d(16)
+
+        def forward(self, x):
+            return F.relu(x + self.bn2(self.b(F.relu(self.bn1(self.a(x))))))
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block1, self.block2, self.head = conv(3, 16), self.Block(), self.Block(), Head(16)
+
+    def forward(self, x):
+        return self.head(self.block2(self.block1(self.stem(x))))
+
+
+@micro(image(3), cut=["stem", "grouped2", "grouped4"])
+class GroupCountsOfOneTrunk(nn.Module):
+    """Two group counts on the same channels: blocks of the common refinement."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv(3, 16)
+        self.grouped2, self.grouped4 = conv(16, 16, groups=2), conv(16, 16, groups=4)
+        self.head = Head(16)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.grouped2(x))
+        return self.head(F.relu(x + self.grouped4(x)))
+
+
+@micro(image(3), cut=["stem", "layer1", "layer2"])
+class DenseBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.bn1, self.layer1 = nn.BatchNorm2d(8), conv(8, 6)
+        self.bn2, self.layer2 = nn.BatchNorm2d(14), conv(14, 6)
+        self.bn3, self.head = nn.BatchNorm2d(20), Head(20)
+
+    def forward(self, x):
+        features = [self.stem(x)]
+        features.append(self.layer1(F.relu(self.bn1(features[0]))))
+        features.append(self.layer2(F.relu(self.bn2(torch.cat(features, 1)))))
+        return self.head(F.relu(self.bn3(torch.cat(features, 1))))
+
+
+@micro(image(3), cut=["down", "bottom"])
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.bottom = conv(3, 8), conv(8, 16)
+        self.up, self.merge, self.out = nn.ConvTranspose2d(16, 8, 2, 2), conv(16, 8), conv(8, 2, 1)
+
+    def forward(self, x):
+        skip = F.relu(self.down(x))
+        x = F.relu(self.bottom(F.max_pool2d(skip, 2)))
+        return self.out(F.relu(self.merge(torch.cat([skip, self.up(x)], dim=1))))
+
+
+@micro(image(3), cut=["conv1"])
+class GroupNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm, self.conv2, self.head = conv(3, 16), nn.GroupNorm(4, 16), conv(16, 8), Head(8)
+
+    def forward(self, x):
+        return self.head(F.relu(self.conv2(F.silu(self.norm(self.conv1(x))))))
+
+
+@micro(image(3), cut=["conv1", "conv2"])
+class InstanceNorm(nn.Module):
+    """With running statistics, then without."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = conv(3, 10), nn.InstanceNorm2d(10, affine=True, track_running_stats=True)
+        self.conv2, self.norm2 = conv(10, 8), nn.InstanceNorm2d(8)
+        self.conv3 = conv(8, 3)
+
+    def forward(self, x):
+        x = F.relu(self.norm1(self.conv1(x)))
+        return self.conv3(F.leaky_relu(self.norm2(self.conv2(x)), 0.2))
+
+
+@micro(vector(6), cut=["fc1", "fc2"])
+class LayerNormMlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.norm = nn.Linear(6, 16), nn.LayerNorm(16)
+        self.fc2, self.out = nn.Linear(16, 12), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.out(F.gelu(self.fc2(self.norm(self.fc1(x)))))
+
+
+@micro(vector(6), cut=["fc1", "fc2"])
+class RmsNormMlp(nn.Module):
+    """torch's own and the one written out in float, as language models have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.norm, self.fc2 = nn.Linear(6, 16), nn.RMSNorm(16), nn.Linear(16, 12)
+        self.scale, self.out = nn.Parameter(torch.rand(12) + 0.5), nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = self.fc2(self.norm(self.fc1(x))).to(torch.float32)
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.out(self.scale * x.to(torch.float32))
+
+
+@micro(image(3), cut=["stem", "wide"])
+class ConvNextBlock(nn.Module):
+    """Channels last inside, layer norm, layer scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.depth = conv(3, 12), conv(12, 12, 7, groups=12)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(12), nn.Linear(12, 24), nn.Linear(24, 12)
+        self.scale, self.head = nn.Parameter(torch.rand(12) + 0.5), Head(12)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.norm(self.depth(x).permute(0, 2, 3, 1))
+        y = self.scale * self.narrow(F.gelu(self.wide(y)))
+        return self.head(x + y.permute(0, 3, 1, 2))
+
+
+@micro(vector(6), cut=["packed"])
+class PackedSwiGlu(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.packed, self.down, self.out = nn.Linear(6, 24), nn.Linear(12, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        value, gate = self.packed(x).chunk(2, dim=-1)
+        return self.out(x + self.down(value * F.silu(gate)))
+
+
+@micro(vector(6), cut=["up", "gate"])
+class TwoLinearSwiGlu(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.gate, self.down = nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.down(self.up(x) * F.silu(self.gate(x)))
+
+
+@micro(image(3), cut=["conv1", "conv2"])
+class PReluAndScales(nn.Module):
+    """Per-channel and shared slopes, a free parameter, a buffer used as a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.many, self.one = conv(3, 10), nn.PReLU(10), nn.PReLU()
+        self.shift = nn.Parameter(torch.randn(10, 1, 1))
+        self.register_buffer("mean", torch.randn(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.rand(1, 8, 1, 1) + 0.5)
+        self.conv2, self.head = conv(10, 8), Head(8)
+
+    def forward(self, x):
+        x = self.many(self.conv1((x - self.mean) / torch.tensor(0.7))) + self.shift
+        return self.head(self.one(self.conv2(x)) * self.scale)
+
+
+@micro(image(3), cut=["stem", "shared"])
+class SharedModule(nn.Module):
+    """One convolution called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.shared, self.head = conv(3, 12), conv(12, 12), Head(12)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        return self.head(F.relu(self.shared(F.relu(self.shared(x)))))
+
+
+@micro(image(3), cut=["a"])
+class SharedTensor(nn.Module):
+    """Two convolutions that hold the same tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.mix, self.head = conv(3, 10), conv(3, 10), conv(20, 8), Head(8)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.head(F.relu(self.mix(torch.cat([self.a(x).relu(), self.b(x * 0.5).relu()], 1))))
+
+
+@micro(vector(12), cut=["encode"])
+class TransposedWeight(nn.Module):
+    """A parameter used in two roles: an auto-encoder that decodes with the transposed weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.bias = nn.Linear(12, 8), nn.Parameter(torch.randn(12))
+
+    def forward(self, x):
+        return F.linear(F.relu(self.encode(x)), self.encode.weight.t(), self.bias)
+
+
+@micro(tokens(17), cut=["fc1", "embed@1"])
+class TiedEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc1, self.fc2 = nn.Embedding(17, 12), nn.Linear(12, 20), nn.Linear(20, 12)
+        self.head = nn.Linear(12, 17, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        return self.head(x + self.fc2(F.relu(self.fc1(x))))
+
+
+def _two(batch):
+    return (torch.randn(batch, 6), torch.randint(0, 9, (batch, 4))), {}
+
+
+@micro(_two, cut=["dense", "table@1", "fc"])
+class SeveralInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.table = nn.Linear(6, 10), nn.Embedding(9, 8)
+        self.fc, self.out = nn.Linear(18, 12), nn.Linear(12, 3)
+
+    def forward(self, values, categories):
+        x = torch.cat([F.relu(self.dense(values)), self.table(categories).mean(1)], dim=1)
+        return self.out(F.relu(self.fc(x)))
+
+
+def _keywords(batch):
+    mask = torch.ones(batch, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    return (torch.randn(batch, 5, 6),), {"mask": mask, "scale": torch.rand(batch, 1) + 0.5,
+                                         "flag": True, "note": "constant inputs"}
+
+
+@micro(_keywords, cut=["fc"])
+class KeywordInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x, mask=None, scale=None, flag=True, note="unused"):
+        x = F.relu(self.fc(x)).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return self.out(x.sum(1)) * scale if flag else x
+
+
+def _nested(batch):
+    return ({"left": torch.randn(batch, 4), "right": [torch.randn(batch, 4), torch.randn(batch, 3)]},), {}
+
+
+def _nested_shapes(batch):
+    return ({"left": {0: batch}, "right": [{0: batch}, {0: batch}]},)
+
+
+@micro(_nested, cut=["a", "b"], shapes=_nested_shapes)
+class NestedInputsAndOutputs(nn.Module):
+    """Dicts and lists in, a dict with a list, a None and a number out."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 10), nn.Linear(3, 10), nn.Linear(10, 2)
+
+    def forward(self, data):
+        x = F.relu(self.a(data["left"] + data["right"][0]))
+        y = self.c(x + F.relu(self.b(data["right"][1])))
+        return {"logits": y, "parts": [y.softmax(-1), y.argmax(-1)], "cache": None, "steps": 3}
+
+
+@micro(image(3), cut=["conv1"])
+class SeveralOutputs(nn.Module):
+    """Two heads, and the features themselves: what leaves the network keeps its width."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = conv(3, 16), conv(16, 8)
+        self.boxes, self.classes = conv(16, 4), Head(8)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        features = F.relu(self.conv2(x))
+        return self.classes(features), self.boxes(x), features
+
+
+@micro(image(3), cut=["conv1", "conv2"])
+class InPlaceCalls(nn.Module):
+    """Calls that overwrite their operand, also through views and on the input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.head = conv(3, 12), conv(12, 12), Head(12)
+
+    def forward(self, x):
+        x = x.mul_(2.0).clamp_(-3, 3)
+        y = self.conv1(x).relu_()
+        y += self.conv2(y)
+        y[:, :, 0] *= 0.5
+        return self.head(y.add_(y.sigmoid()))
+
+
+@micro(image(3), cut=["conv1"])
+class MultiScaleSum(nn.Module):
+    """Feature pyramid: upsample, add, several heads of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = conv(3, 10), conv(10, 12, stride=2)
+        self.side1, self.side2, self.head = conv(10, 8, 1), conv(12, 8, 1), conv(8, 4)
+
+    def forward(self, x):
+        a = F.relu(self.conv1(x))
+        b = F.relu(self.conv2(a))
+        low = self.side2(b)
+        high = self.side1(a) + F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return [self.head(high), self.head(low)]
+
+
+@micro(image(3), cut=["conv1"])
+class HalfPrecisionCasts(nn.Module):
+    """Casts on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.head = conv(3, 12), conv(12, 8), Head(8)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x)).double()
+        return self.head(F.relu(self.conv2(x.float())))
+
+
+class _Typed(nn.Module):
+    dtype = torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.to(self.dtype)
+
+    def forward(self, x):
+        return self.fc2(F.relu(self.fc1(x.to(self.dtype))))
+
+
+@micro(lambda batch: ((torch.randn(batch, 8).bfloat16(),), {}), cut=["fc1"])
+class BFloatNetwork(_Typed):
+    dtype = torch.bfloat16
+
+
+@micro(lambda batch: ((torch.randn(batch, 8).half(),), {}), cut=["fc1"])
+class HalfNetwork(_Typed):
+    dtype = torch.float16
+
+
+@micro(lambda batch: ((torch.randn(batch, 8).double(),), {}), cut=["fc1"])
+class DoubleNetwork(_Typed):
+    dtype = torch.float64
+
+
+@micro(lambda batch: ((torch.randint(0, 255, (batch, 3, 8, 8), dtype=torch.uint8),), {}), cut=["conv1"])
+class ByteImages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.head = conv(3, 12), Head(12)
+
+    def forward(self, x):
+        return self.head(F.relu(self.conv1(x.float() / 255.0)))
+
+
+@micro(lambda batch: ((torch.randn(4, 8),), {}), cut=["fc1"], dynamic=False)
+class FixedBatch(_Typed):
+    pass
+
+
+@micro(vector(6), cut=["fc1", "fc2"])
+class GradModeRegions(nn.Module):
+    """torch.no_grad() and torch.autocast() inside of forward: sub-graphs that only switch modes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.out = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 3)
+        self.register_buffer("turns", torch.randn(12), persistent=False)
+
+    def forward(self, x):
+        x = self.fc1(x)
+        with torch.no_grad():
+            scale = (self.turns * 0.1).exp()
+            shift = scale.cos() + x.shape[0]
+        with torch.autocast("cpu", enabled=False):
+            x = self.fc2(F.relu(x * scale.float() + shift))
+        return self.out(F.relu(x))
+
+
+@micro(vector(6), cut=["fc1"], shapes=lambda batch: ({0: torch.export.Dim("batch", min=1, max=4096)},))
+class CheckedSizes(nn.Module):
+    """Runtime assertions about sizes and dtypes stand between the layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.out = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        torch._check(x.shape[0] <= 4096)
+        x = F.relu(self.fc1(x.to(torch.float32)))
+        return self.out(x.reshape(x.shape[0], -1))

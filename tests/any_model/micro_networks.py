@@ -1,0 +1,5 @@
+"""All micro networks: NETWORKS, in the order they were written."""
+import micro_conv  # noqa: F401  (registers)
+import micro_blocks  # noqa: F401
+import micro_attention  # noqa: F401
+from micro_base import NETWORKS, Micro  # noqa: F401
