@@ -93,16 +93,23 @@ ordered_json ConfigIn(const ordered_json& origin, const char* key) {
   return origin.contains(key) ? origin[key].at("config") : ordered_json::object();
 }
 
+ordered_json ProgramOf(const Network& network, ordered_json& origin) {
+  if (!origin.contains("program")) return pt2::NewProgram(network);
+  try {
+    return pt2::PatchedProgram(network, std::move(origin["program"]));
+  } catch (const ordered_json::exception& error) {  // parts the reader has no use for
+    throw Error(ErrorKind::kModel, Str("the archive that '", network.name,
+                                       "' was read from contradicts itself: ", error.what()));
+  }
+}
+
 }  // namespace
 
 void WritePt2(const std::filesystem::path& path, const Network& network) {
   ordered_json origin = ordered_json::object();
   if (const auto found = network.extras.find(pt2::kOrigin); found != network.extras.end())
     origin = ordered_json::parse(found->second);
-  const std::string model =
-      (origin.contains("program") ? pt2::PatchedProgram(network, std::move(origin["program"]))
-                                  : pt2::NewProgram(network))
-          .dump();
+  const std::string model = ProgramOf(network, origin).dump();
   WriteArchive(path, [&](caffe2::serialize::PyTorchStreamWriter& writer) {
     const auto put = [&](const std::string& name, const std::string& bytes) {
       writer.writeRecord(name, bytes.data(), bytes.size());
