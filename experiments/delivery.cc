@@ -212,7 +212,7 @@ Certificate CertifyOrThrow(const fs::path& folder, const Space& space, const Sel
               Str("no network was written; please report this with '", file.string(), "'"));
 }
 
-SavedPlan ReadPlan(const fs::path& file) {
+SavedPlan ReadSavedPlan(const fs::path& file) {
   const nlohmann::json json = ReadCheckedJson(file);
   try {
     SavedPlan saved{PlanFromJson(json), std::nullopt};

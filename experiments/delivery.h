@@ -76,7 +76,7 @@ struct SavedPlan {
   std::optional<SpaceConfig> space;  ///< empty: the file does not say
 };
 /// Errors: kIo for a missing or damaged file, kModel for what is wrong in it.
-SavedPlan ReadPlan(const std::filesystem::path& file);
+SavedPlan ReadSavedPlan(const std::filesystem::path& file);
 
 /// The selection a plan stands for. Errors: kModel when its groups are not the space's.
 Selection SelectionOf(const Space& space, const Plan& plan);

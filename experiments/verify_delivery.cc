@@ -85,7 +85,7 @@ class Verifier {
           base_.weights_file.empty() ? "seeded random weights" : base_.weights_file);
     CheckFiles();
     const Space space = BuildSpace(base_.network, ToOptions(saved_.source.space));
-    const Plan plan = ReadPlan(folder_ / "plan.json").plan;
+    const Plan plan = ReadSavedPlan(folder_ / "plan.json").plan;
     const Selection selection = SelectionOf(space, plan);
     Check("plan follows from its groups", Parts(MakePlan(space, selection)) == Parts(plan),
           Str(plan.kept.size(), " parameters, ", plan.edits.size(), " literal edits"));

@@ -35,7 +35,7 @@ int RunApply(const Arguments& arguments) {
   CheckOutFolder(out);
   fs::path file = arguments.positional()[0];
   if (fs::is_directory(file)) file /= "plan.json";
-  const SavedPlan saved = ReadPlan(file);
+  const SavedPlan saved = ReadSavedPlan(file);
   const auto seed = static_cast<uint64_t>(arguments.Integer("seed"));
   const ModelSource source = LoadModelSource(ReadModelOptions(arguments, 1), seed);
   SpaceOptions options = ReadSpaceOptions(arguments);
