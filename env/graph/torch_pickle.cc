@@ -1,21 +1,19 @@
 #include "env/graph/torch_pickle.h"
 
 #include <ATen/ATen.h>
-#include <caffe2/serialize/in_memory_adapter.h>
-#include <caffe2/serialize/inline_container.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
-#include <memory>
 #include <optional>
 
 #include "env/base/error.h"
+#include "env/graph/zip_file.h"
 
 namespace espalier {
 namespace {
 
 using Kind = PickleValue::Kind;
-using caffe2::serialize::PyTorchStreamReader;
 
 constexpr size_t kMostValues = 1 << 20;  // values a pickle may make; memory is bounded by them
 constexpr int kDeepest = 100;
@@ -39,7 +37,7 @@ std::optional<at::ScalarType> StorageType(const std::string& name) {
 /// A stack machine for the opcodes torch.save writes.
 class Unpickler {
  public:
-  Unpickler(PyTorchStreamReader& archive, std::string program)
+  Unpickler(ZipFile& archive, std::string program)
       : archive_(archive), program_(std::move(program)) {}
 
   PickleValue Run() {
@@ -100,23 +98,25 @@ class Unpickler {
   void PushTuple(size_t count) {
     PickleValue tuple{.kind = Kind::kTuple};
     for (size_t i = 0; i < count; ++i) tuple.items.insert(tuple.items.begin(), Pop());
+    for (const PickleValue& item : tuple.items) Nest(tuple, item);
     Push(std::move(tuple));
   }
   void Append(std::vector<PickleValue> items) {
     PickleValue& target = Top();
     // Values are copied into the memo, so a container that grows later must be kept up to date.
-    for (PickleValue& item : items) target.items.push_back(std::move(item));
-    if (DepthOf(target) > kDeepest) Fail("it is nested too deep");
+    for (PickleValue& item : items) {
+      Nest(target, item);
+      target.items.push_back(std::move(item));
+    }
     if (const auto known = memo_of_top_.find(stack_.size()); known != memo_of_top_.end()) {
       Charge(target);
       memo_[known->second] = target;
     }
   }
-  static int DepthOf(const PickleValue& value) {
-    int deepest = 0;
-    for (const PickleValue& item : value.items)
-      if (!item.items.empty()) deepest = std::max(deepest, DepthOf(item));
-    return deepest + 1;
+  /// Depth is kept, not counted: destroying and copying values is recursive.
+  static void Nest(PickleValue& outer, const PickleValue& item) {
+    outer.depth = std::max(outer.depth, item.depth + 1);
+    if (outer.depth > kDeepest) Fail("it is nested too deep");
   }
   void Memoize(int64_t index) {
     Charge(Top());
@@ -260,8 +260,9 @@ class Unpickler {
         PushTuple(3);
         return true;
       case 't': {
-        auto items = PopMark();
-        Push({.kind = Kind::kTuple, .items = std::move(items)});
+        PickleValue tuple{.kind = Kind::kTuple, .items = PopMark()};
+        for (const PickleValue& item : tuple.items) Nest(tuple, item);
+        Push(std::move(tuple));
         return true;
       }
       case 'a':
@@ -300,15 +301,9 @@ class Unpickler {
     const std::string& key = items[2].text;
     Tensor& bytes = storages_[key];
     if (!bytes.defined()) {
-      try {
-        const std::string record = "data/" + key;
-        const auto size = static_cast<int64_t>(archive_.getRecordSize(record));
-        bytes = at::empty({size}, at::kByte);
-        if (size > 0)
-          archive_.getRecord(record, bytes.mutable_data_ptr(), static_cast<size_t>(size));
-      } catch (const c10::Error& error) {
-        Fail("storage '", key, "' cannot be read: ", error.what_without_backtrace());
-      }
+      const std::string record = "data/" + key;
+      bytes = at::empty({static_cast<int64_t>(archive_.Size(record))}, at::kByte);
+      archive_.Read(record, bytes.mutable_data_ptr());
     }
     if (bytes.numel() % static_cast<int64_t>(c10::elementSize(*dtype)) != 0)
       Fail("storage '", key, "' has ", bytes.numel(), " bytes");
@@ -372,7 +367,7 @@ class Unpickler {
     return value;
   }
 
-  PyTorchStreamReader& archive_;
+  ZipFile& archive_;
   const std::string program_;
   size_t at_ = 0;
   std::vector<PickleValue> stack_;
@@ -394,15 +389,11 @@ void PickleValue::CollectTensors(std::vector<Tensor>& tensors) const {
 
 PickleValue ReadTorchSave(const Tensor& bytes) {
   try {
-    PyTorchStreamReader archive(std::make_shared<caffe2::serialize::MemoryReadAdapter>(
-        bytes.const_data_ptr(), static_cast<off_t>(bytes.numel())));
-    uint64_t unpacked = 0;
-    for (const std::string& record : archive.getAllRecords())
-      unpacked += archive.getRecordSize(record);
-    if (unpacked > 4 * static_cast<uint64_t>(bytes.numel()) + (1 << 20))
-      Fail("it claims to unpack to ", unpacked, " bytes");
-    const auto [data, size] = archive.getRecord("data.pkl");
-    return Unpickler(archive, {static_cast<const char*>(data.get()), size}).Run();
+    ZipFile archive("pickle", {static_cast<const char*>(bytes.const_data_ptr()),
+                               static_cast<size_t>(bytes.numel())});
+    std::string program(archive.Size("data.pkl"), '\0');
+    archive.Read("data.pkl", program.data());
+    return Unpickler(archive, std::move(program)).Run();
   } catch (const c10::Error& error) {
     Fail(error.what_without_backtrace());
   }

@@ -16,6 +16,7 @@ struct PickleValue {
   std::string text{};  ///< also the name of an opaque object's class
   Tensor tensor{};
   std::vector<PickleValue> items{};  ///< of a dict: key, value, key, value, ...
+  int depth = 1;                     ///< levels of nesting
 
   /// All tensors inside, depth first, in order: torch's flattening of nested arguments.
   void CollectTensors(std::vector<Tensor>& tensors) const;

@@ -58,6 +58,12 @@ ZipFile::ZipFile(std::filesystem::path path)
   CheckSpace();
 }
 
+ZipFile::ZipFile(const std::string& name, std::string_view bytes)
+    : path_(name), bytes_(bytes), file_size_(bytes.size()) {
+  ReadDirectory(FindDirectory());
+  CheckSpace();
+}
+
 uint64_t ZipFile::Size(const std::string& name) const { return Find(name).size; }
 
 const ZipFile::Entry& ZipFile::Find(const std::string& name) const {
@@ -67,6 +73,12 @@ const ZipFile::Entry& ZipFile::Find(const std::string& name) const {
 }
 
 void ZipFile::ReadAt(uint64_t offset, void* to, uint64_t count) {
+  if (!bytes_.empty()) {
+    if (offset > bytes_.size() || count > bytes_.size() - offset)
+      Fail("it has no ", count, " bytes at byte ", offset);
+    std::memcpy(to, bytes_.data() + offset, count);
+    return;
+  }
   in_.seekg(static_cast<std::streamoff>(offset));
   in_.read(static_cast<char*>(to), static_cast<std::streamsize>(count));
   if (!in_ || static_cast<uint64_t>(in_.gcount()) != count)

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace espalier {
@@ -25,6 +26,8 @@ class ZipFile {
   static constexpr uint64_t kUnpackExtra = 1 << 20;
 
   explicit ZipFile(std::filesystem::path path);
+  /// Of an archive inside of another: `name` stands in errors; the bytes must outlive the object.
+  ZipFile(const std::string& name, std::string_view bytes);
   /// Without the root folder, in the directory's order.
   const std::vector<std::string>& names() const { return names_; }
   bool Has(const std::string& name) const { return entries_.contains(name); }
@@ -60,7 +63,8 @@ class ZipFile {
   void Inflate(const std::string& name, const Entry& entry, void* to);
 
   std::filesystem::path path_;
-  std::ifstream in_;
+  std::ifstream in_;  // unless it is read from memory
+  std::string_view bytes_;
   uint64_t file_size_ = 0;
   std::string root_;  // with its slash
   std::vector<std::string> names_;

@@ -40,16 +40,23 @@ void SayWhichMutant() {
   ignored = write(STDERR_FILENO, "\n", 1);
 }
 
-#ifdef __SANITIZE_ADDRESS__
-extern "C" void __sanitizer_set_death_callback(void (*callback)());
-void CatchCrashes() { __sanitizer_set_death_callback(SayWhichMutant); }
-#else
 void OnCrash(int signal_number) {
   SayWhichMutant();
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
+
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __sanitizer_set_death_callback(void (*callback)());
+constexpr int kSignals[] = {SIGABRT};  // the sanitizer has the others and calls back
+#else
+constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+#endif
+
 void CatchCrashes() {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_set_death_callback(SayWhichMutant);
+#endif
   static char stack[64 << 10];  // an overflowed stack cannot run its own handler
   stack_t other{};
   other.ss_sp = stack;
@@ -58,10 +65,8 @@ void CatchCrashes() {
   struct sigaction action {};
   action.sa_handler = OnCrash;
   action.sa_flags = SA_ONSTACK;
-  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT})
-    sigaction(number, &action, nullptr);
+  for (const int number : kSignals) sigaction(number, &action, nullptr);
 }
-#endif
 
 double Seconds(clockid_t clock) {
   timespec now{};

@@ -8,6 +8,7 @@
 
 #include "env/base/files.h"
 #include "env/graph/io.h"
+#include "env/graph/torch_pickle.h"
 #include "tests/env/graph/io_networks.h"
 #include "tests/fuzz/mutators.h"
 #include "tests/support/temp_folder.h"
@@ -115,6 +116,44 @@ TEST(ZipUnit, DamagedWeightsDoNotGoUnnoticed) {
   } catch (const Error& error) {
     EXPECT_THAT(error.message(),
                 AllOf(HasSubstr("net.pt2"), HasSubstr("data/weights/"), HasSubstr("checksum")));
+  }
+}
+
+/// What reading an archive with this pickle says; "" when it is read.
+std::string PickleError(const std::string& program) {
+  const std::string bytes = PackZip({{"archive/data.pkl", program}});
+  try {
+    ReadTorchSave(at::from_blob(const_cast<char*>(bytes.data()),
+                                {static_cast<int64_t>(bytes.size())}, at::kByte));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kModel);
+    return error.message();
+  }
+  return "";
+}
+
+TEST(PickleUnit, NestedTuplesDoNotOverflowTheStack) {
+  EXPECT_EQ(PickleError(")" + std::string(50, '\x85') + "."), "");
+  EXPECT_THAT(PickleError(")" + std::string(300'000, '\x85') + "."), HasSubstr("nested too deep"));
+  std::string marks(300'000, '(');
+  EXPECT_THAT(PickleError(marks + std::string(300'000, 't') + "."), HasSubstr("nested too deep"));
+}
+
+TEST(PickleUnit, ALongListIsReadInLinearTime) {
+  std::string program = "]";
+  for (int i = 0; i < 200'000; ++i) program += "K\1a";  // one by one
+  EXPECT_EQ(PickleError(program + "."), "");
+}
+
+TEST(PickleUnit, SizesOfTheInnerArchiveAreNotTrusted) {
+  const std::string bytes =
+      PackZip({{"archive/data.pkl", "N."}}, {.field = "size", .value = 1 << 30});
+  try {
+    ReadTorchSave(at::from_blob(const_cast<char*>(bytes.data()),
+                                {static_cast<int64_t>(bytes.size())}, at::kByte));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.message(), HasSubstr("data.pkl"));
   }
 }
 
