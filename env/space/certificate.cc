@@ -11,6 +11,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/rng.h"
+#include "env/graph/checked_json.h"
 #include "env/space/masked_reference.h"
 
 namespace espalier {
@@ -325,24 +326,25 @@ nlohmann::json ToJson(const Certificate& c) {
 
 Certificate CertificateFromJson(const nlohmann::json& json) {
   try {
+    if (JsonMember(json, "format", TextOf) != "espalier-certificate" ||
+        JsonMember(json, "version", IntOf) != 1)
+      throw Error(ErrorKind::kModel, "not an espalier-certificate of version 1");
     Certificate c;
-    if (json.at("format") != "espalier-certificate" || json.at("version") != 1)
-      throw Error(ErrorKind::kModel, "certificate: not an espalier-certificate of version 1");
-    json.at("passed").get_to(c.passed);
-    json.at("max_abs_error").get_to(c.max_abs_error);
-    json.at("max_rel_error").get_to(c.max_rel_error);
-    json.at("tolerance").get_to(c.tolerance);
-    json.at("max_rel_error_f64").get_to(c.max_rel_error_f64);
-    json.at("invariance_exact").get_to(c.invariance_exact);
-    json.at("invariance_units").get_to(c.invariance_units);
-    json.at("control").get_to(c.control);
-    json.at("failure").get_to(c.failure);
-    json.at("source_sha256").get_to(c.source_sha256);
-    json.at("pruned_sha256").get_to(c.pruned_sha256);
-    json.at("plan_sha256").get_to(c.plan_sha256);
+    c.passed = JsonMember(json, "passed", BoolOf);
+    c.max_abs_error = JsonMember(json, "max_abs_error", NumberOf);
+    c.max_rel_error = JsonMember(json, "max_rel_error", NumberOf);
+    c.tolerance = JsonMember(json, "tolerance", NumberOf);
+    c.max_rel_error_f64 = JsonMember(json, "max_rel_error_f64", NumberOf);
+    c.invariance_exact = JsonMember(json, "invariance_exact", BoolOf);
+    c.invariance_units = JsonMember(json, "invariance_units", IntOf);
+    c.control = JsonMember(json, "control", NumberOf);
+    c.failure = JsonMember(json, "failure", TextOf);
+    c.source_sha256 = JsonMember(json, "source_sha256", TextOf);
+    c.pruned_sha256 = JsonMember(json, "pruned_sha256", TextOf);
+    c.plan_sha256 = JsonMember(json, "plan_sha256", TextOf);
     return c;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::kModel, Str("certificate: ", error.what()));
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, Str("certificate: ", error.message()));
   }
 }
 
