@@ -27,7 +27,7 @@ at::ScalarType DtypeNamed(const std::string& shape, const std::string& name) {
   if (found != kNames.end()) return found->second;
   std::vector<std::string> known;
   for (const auto& [dtype, type] : kNames) known.push_back(dtype);
-  FailShape(shape, Str("unknown type '", name, "',", SuggestName(name, known)));
+  FailShape(shape, Str("unknown type '", name, "', ", SuggestName(name, known)));
 }
 
 Tensor ZerosOf(const std::string& shape) {
