@@ -79,19 +79,20 @@ ordered_json SourceToJson(const CutSource& source, const fs::path& folder) {
 }
 
 /// What MakePlan asks of a selection, as an error of the plan's file.
-void CheckKept(const Group& group, const Plan::GroupKept& kept) {
-  std::map<int64_t, int64_t> per_block;
-  for (const int64_t unit : kept.kept) ++per_block[unit / (group.units / group.blocks)];
-  const bool fits =
-      kept.units == group.units && std::ssize(per_block) == group.blocks &&
-      std::all_of(per_block.begin(), per_block.end(), [&](const auto& block) {
-        return block.first < group.blocks && block.second == per_block.begin()->second;
-      });
-  if (!fits)
-    throw Error(ErrorKind::kModel,
-                Str("the plan keeps ", kept.kept.size(), " of ", kept.units, " units of group '",
-                    group.name, "', which has ", group.units, " units in ", group.blocks,
-                    " blocks that keep equal numbers"));
+void CheckKept(const Group& group, const Plan::GroupKept& planned) {
+  const auto bad = [&](const std::string& what) {
+    throw Error(ErrorKind::kModel, Str("the plan's group '", group.name, "' ", what),
+                "is this the plan of another network?");
+  };
+  if (planned.units != group.units)
+    bad(Str("has ", planned.units, " units, this network's has ", group.units));
+  if (planned.kept.empty() || planned.kept.back() >= group.units)
+    bad(planned.kept.empty() ? "keeps nothing" : Str("keeps unit ", planned.kept.back()));
+  std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
+  for (const int64_t unit : planned.kept)
+    ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
+  for (const int64_t count : per_block)
+    if (count != per_block[0]) bad(Str("keeps unequal counts in its ", group.blocks, " blocks"));
 }
 
 /// Costs at whole counts are whole numbers.
@@ -111,11 +112,12 @@ CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& 
 CutSource SourceFromJson(const nlohmann::json& json, const fs::path& folder) {
   const auto path = [&](const std::string& key) -> std::string {
     const std::string recorded = JsonMember(json, key.c_str(), TextOf);
-    if (recorded.empty() || fs::exists(recorded) || !json.contains(key + "_relative"))
+    std::error_code unusable;  // names no file system takes
+    if (recorded.empty() || fs::exists(recorded, unusable) || !json.contains(key + "_relative"))
       return recorded;
     const std::string relative = JsonMember(json, (key + "_relative").c_str(), TextOf);
     const auto moved = (folder / relative).lexically_normal();
-    return fs::exists(moved) ? moved.string() : recorded;
+    return fs::exists(moved, unusable) ? moved.string() : recorded;
   };
   CutSource source;
   source.model.name = JsonMember(json, "name", TextOf);
