@@ -95,7 +95,7 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
     if (!config.input.empty() || !config.input_shape.empty())
       throw Error(ErrorKind::kConfig,
                   Str("'", config.name, "' is a built-in network and knows its inputs"),
-                  "input shapes are for TorchScript files");
+                  "sample inputs are for network files");
     ModelOptions options{.classes = config.classes, .shortcut = config.shortcut, .seed = seed};
     if (!config.weights.empty()) options = OptionsFromWeights(config.name, config.weights, options);
     source.network = BuildModel(config.name, options);
@@ -107,14 +107,6 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
         ReadNormalisation(found->second, source);
       if (const auto found = metadata.find("held_out"); found != metadata.end())
         source.held_out = found->second;
-    }
-  }
-  if (!config.input.empty()) {
-    try {
-      SetSampleInputs(source.network, ReadSafetensors(config.input).tensors);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kModel) throw;
-      throw Error(ErrorKind::kModel, Str("'", config.input, "': ", error.message()), error.hint());
     }
   }
   if (!source.weights_file.empty()) source.file_sha256 = Sha256OfFile(source.weights_file);

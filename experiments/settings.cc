@@ -29,8 +29,6 @@ void ReadModelSection(const ConfigDocument& document, ModelConfig& config,
     config.input = document.ResolvePath("model", "input", config.input).string();
   if (!config.file.empty())
     config.file = document.ResolvePath("model", "file", config.file).string();
-  if (!config.input.empty())
-    config.input = document.ResolvePath("model", "input", config.input).string();
 }
 
 std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml) {

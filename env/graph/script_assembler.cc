@@ -75,6 +75,8 @@ TensorItem Assembler::AddInput(const std::string& name, const Tensor& sample) {
   input.dtype = sample.scalar_type();
   if (batch_ < 0 && sample.dim() > 0) batch_ = sample.size(0);
   input.dynamic_batch = dynamic_batch_ && sample.dim() > 0 && sample.size(0) == batch_;
+  // Zeros are what --input-shape makes: as an example of indices they say nothing.
+  if (sample.count_nonzero().item<int64_t>() > 0) input.sample = sample.clone();
   input.value = AddValue({name, ValueKind::kInput, {}, -1});
   TensorItem item{input.value, {}};
   for (size_t probe = 0; probe < 2; ++probe)

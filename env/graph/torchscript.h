@@ -30,7 +30,7 @@ Network ReadTorchScript(const std::filesystem::path& path, const std::vector<Sam
 /// By content. Errors: kModel when it is no archive at all, kIo when it is not there.
 bool IsTorchScript(const std::filesystem::path& path);
 
-/// Either of the two, by content; a .pt2 needs no samples and takes none.
+/// Either of the two, by content; a .pt2 needs no samples, but takes some in place of its own.
 /// Errors   as the readers; kModel for a checkpoint without a graph.
 Network ReadNetwork(const std::filesystem::path& path, const std::vector<Sample>& samples = {});
 

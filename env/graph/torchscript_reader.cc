@@ -10,6 +10,7 @@
 #include "env/graph/io.h"
 #include "env/graph/pt2_archive.h"
 #include "env/graph/pt2_schema.h"
+#include "env/graph/sample_inputs.h"
 #include "env/graph/script_interpreter.h"
 #include "env/graph/torchscript.h"
 
@@ -221,11 +222,18 @@ Network ReadNetwork(const std::filesystem::path& path, const std::vector<Sample>
     throw Error(ErrorKind::kModel,
                 Str("'", path.string(), "' is a checkpoint of tensors, it holds no network"),
                 "torch.export.save(torch.export.export(model.eval(), (x,)), \"model.pt2\")");
-  if (!samples.empty())
-    throw Error(ErrorKind::kModel,
-                Str("'", path.string(), "' says itself what its inputs look like"),
-                "sample inputs are for TorchScript files");
-  return ReadPt2(path);
+  Network network = ReadPt2(path);
+  std::vector<std::pair<std::string, Tensor>> named;
+  for (const Sample& sample : samples)
+    named.emplace_back(sample.name.empty() ? Str("in", named.size()) : sample.name, sample.tensor);
+  try {
+    SetSampleInputs(network, named);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kModel) throw;
+    throw Error(ErrorKind::kModel, Str("sample inputs of '", path.string(), "': ", error.message()),
+                error.hint());
+  }
+  return network;
 }
 
 Network ReadTorchScript(const std::filesystem::path& path, const std::vector<Sample>& samples) {
