@@ -103,7 +103,7 @@ std::string Wrapped(const std::string& text, const std::string& indent, size_t w
 
 std::string NumberRanges(const std::vector<int64_t>& numbers, const std::string& comma) {
   const size_t count = numbers.size();
-  if (count > 3) {  // every second, every seventh, ...
+  if (count > 5) {  // every second, every seventh, ...
     const int64_t step = numbers[1] - numbers[0];
     bool even = step > 1;
     for (size_t i = 2; i < count; ++i) even = even && numbers[i] - numbers[i - 1] == step;

@@ -27,7 +27,7 @@ std::string Shortened(const std::string& text, size_t width);
 /// Text broken at blanks into lines of at most `width` characters, every line behind `indent`.
 std::string Wrapped(const std::string& text, const std::string& indent, size_t width = 98);
 
-/// {0, 1, 2, 5} -> "0-2,5"; {0, 2, 4, 6} -> "0,2,..,6". numbers: ascending.
+/// {0, 1, 2, 5} -> "0-2,5"; {0, 2, 4, 6, 8, 10} -> "0,2,..,10". numbers: ascending.
 std::string NumberRanges(const std::vector<int64_t>& numbers, const std::string& comma = ",");
 
 size_t TextWidth(const std::string& text);  ///< characters of the longest line

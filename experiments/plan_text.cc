@@ -149,6 +149,8 @@ ordered_json PlanEffects(const Space& space, const Plan& plan) {
         {{"name", name}, {"from", sizes}, {"to", SizesAfter(sizes, axes)}});
   }
   effects["edits"] = ordered_json::parse(ToJson(plan)["edits"].dump());
+  effects["renumbered"] = ordered_json::array();
+  for (const auto& [name, kept] : plan.renumbered) effects["renumbered"].push_back(name);
   effects["pinned"] = PinsToJson(space);
   return effects;
 }
@@ -159,6 +161,12 @@ std::string PlanEffectsText(const ordered_json& effects, bool all) {
     text += "\ntensors that follow:\n" + ParametersText(effects["parameters"], all);
   if (!effects["edits"].empty())
     text += "\nnumbers in the graph that follow:\n" + EditsText(effects["edits"], all);
+  if (!effects["renumbered"].empty()) {
+    const auto names = effects["renumbered"].get<std::vector<std::string>>();
+    text += "\nlists of indices that are numbered anew:\n";
+    for (const auto& row : FoldNames(names, std::vector<std::string>(names.size()), !all))
+      text += "  " + RowName(names, row, 0) + '\n';
+  }
   if (!effects["pinned"].empty())
     text += "\nwhat cannot go, under what forbids it:\n" + PinsText(effects["pinned"], all);
   return text;

@@ -12,8 +12,9 @@
 namespace espalier {
 
 /// What a plan does, before it is done: {"groups": [{"name", "kind", "units", "kept",
-/// "removed"}], "parameters": [{"name", "from", "to"}], "edits": [...], "pinned": [...]}.
-/// kept is a count, removed lists units; parameters are whole shapes; edits as in plan.json.
+/// "removed"}], "parameters": [{"name", "from", "to"}], "edits": [...], "renumbered": [names],
+/// "pinned": [...]}. kept is a count, removed lists units; parameters are whole shapes; edits as in
+/// plan.json.
 nlohmann::ordered_json PlanEffects(const Space& space, const Plan& plan);
 
 /// The same for people, at most 100 columns. all = false tells names that differ in numbers only

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr size_t kFewGroups = 40;  // that many fit on a page: every one gets a line
+constexpr size_t kFewGroups = 24;  // that many fit on a page: every one gets a line
 constexpr size_t kPageWidth = 100;
 constexpr size_t kPinExamples = 4;  // lines under one reason
 

@@ -103,7 +103,7 @@ class Verifier {
 
   static std::string Parts(const Plan& plan) {
     const auto json = ToJson(plan);
-    return Str(json["kept"].dump(), json["edits"].dump());
+    return Str(json["kept"].dump(), json["edits"].dump(), json["renumbered"].dump());
   }
 
   void CheckFiles() {

@@ -5,7 +5,6 @@ A plan that changes numbers in forward() is refused, naming the operators; follo
 ["*"], says that the code takes them from shapes or attributes. See docs/bring_your_model.md."""
 import importlib, json, sys, torch  # noqa: E401
 nn = torch.nn
-
 # Arguments of operators that these layers hold in attributes; axes of the weight that others name.
 LAYERS = {"groups": ("groups", nn.modules.conv._ConvNd), "num_groups": ("num_groups", nn.GroupNorm),
           "normalized_shape": ("normalized_shape", (nn.LayerNorm, nn.RMSNorm)),
@@ -36,7 +35,8 @@ def apply_plan(model, plan, follows=()):
     slots = [(layer, leaf, f"{path}.{leaf}".lstrip("."), tensor) for path, layer in modules.items()
              for leaf, tensor in {**layer._parameters, **layer._buffers, **vars(layer)}.items()]
     named = {name: tensor for _, _, name, tensor in slots if torch.is_tensor(tensor)}
-    wrong = [f"it has no tensor '{name}'" for name in plan["kept"] if name not in named]
+    numbered = plan.get("renumbered", {})
+    wrong = [f"it has no tensor '{name}'" for name in {**plan["kept"], **numbered} if name not in named]
     for edit in plan["edits"]:
         layer, (name, kind) = modules.get(edit["module"]), LAYERS.get(edit["argument"], ("", ()))
         if isinstance(layer, kind):
@@ -46,12 +46,13 @@ def apply_plan(model, plan, follows=()):
     if wrong:
         raise ValueError("the plan does not fit this eager model:\n  " + "\n  ".join(wrong))
     new = {id(named[name]): cut(named[name], axes) for name, axes in plan["kept"].items()}
+    for old, kept in [(named[name], torch.tensor(kept)) for name, kept in numbered.items()]:
+        new[id(old)] = torch.searchsorted(kept.to(old.device), new.get(id(old), old)).to(old.dtype)
     new |= {id(t): nn.Parameter(new[id(t)], t.requires_grad) for t in model.parameters() if id(t) in new}
     for layer, name, value in [(s[0], s[1], new[id(s[3])]) for s in slots if id(s[3]) in new] + edits:
         setattr(layer, name, value)
     [set_widths(layer) for layer in modules.values()]
     return model
-
 if __name__ == "__main__":
     sys.path.insert(0, "")
     (module, function), plan = sys.argv[2].split(":"), json.load(open(sys.argv[1]))

@@ -39,8 +39,10 @@ int RunApply(const Arguments& arguments) {
   const auto seed = static_cast<uint64_t>(arguments.Integer("seed"));
   const ModelSource source = LoadModelSource(ReadModelOptions(arguments, 1), seed);
   SpaceOptions options = ReadSpaceOptions(arguments);
-  if (saved.space && !arguments.Has("decouple-residuals") && !arguments.Has("exclude"))
-    options = ToOptions(*saved.space);
+  bool told = false;
+  for (const char* option : {"decouple-residuals", "exclude", "attention"})
+    told = told || arguments.Has(option);
+  if (saved.space && !told) options = ToOptions(*saved.space);
   const Space space = BuildSpace(source.network, options);
   const Selection selection = SelectionOf(space, saved.plan);
   Plan plan = MakePlan(space, selection);
