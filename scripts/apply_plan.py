@@ -8,7 +8,7 @@ nn = torch.nn
 # Arguments of operators that these layers hold in attributes; axes of the weight that others name.
 LAYERS = {"groups": ("groups", nn.modules.conv._ConvNd), "num_groups": ("num_groups", nn.GroupNorm),
           "normalized_shape": ("normalized_shape", (nn.LayerNorm, nn.RMSNorm)),
-          "sizes": ("unflattened_size", nn.Unflatten)}
+          "sizes": ("unflattened_size", nn.Unflatten), "size": ("hidden_size", nn.RNNBase)}
 WIDTHS = {"out_features": 0, "in_features": 1, "num_embeddings": 0, "embedding_dim": 1,
           "num_features": 0, "num_channels": 0}
 

@@ -86,6 +86,27 @@ class Tied(nn.Module):  # one convolution under two names
         return self.last(F.relu(self.second(F.relu(self.first(x)) + x)))
 
 
+class Normed(nn.Module):  # a residual trunk under layer norms
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(64, 24), nn.LayerNorm(24)
+        self.up, self.down, self.last = nn.Linear(24, 48), nn.Linear(48, 24), nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.embed(x.flatten(2))
+        x = x + self.down(F.gelu(self.up(self.norm(x))))
+        return self.last(x.mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells, self.last = nn.LSTM(64, 16, batch_first=True), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.last(self.cells(x.flatten(2))[0][:, -1])
+
+
 class Reshaped(nn.Module):  # what torch.export records as a number comes from the shape
     def __init__(self, literal):
         super().__init__()
@@ -105,6 +126,8 @@ MODELS = {
     "concatenated": Concatenated,
     "residual": Residual,
     "tied": Tied,
+    "normed": Normed,
+    "recurrent": Recurrent,
 }
 
 
