@@ -6,6 +6,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/graph/shape_only.h"
 
 namespace espalier {
 namespace {
@@ -306,7 +307,9 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
     for (; edit != binding.edits_.end() && edit->op == index; ++edit)
       stack[static_cast<size_t>(edit->arg)] = step.Argument(op, index, edit->arg, edit->value);
     try {
-      if (!FastScatter(binding.scatter_[i], stack)) op.handle.callBoxed(stack);
+      if (!(options.shapes_only && ShapeOnly(op, stack)) &&
+          !FastScatter(binding.scatter_[i], stack))
+        op.handle.callBoxed(stack);
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& error) {

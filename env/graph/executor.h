@@ -55,6 +55,7 @@ struct RunOptions {
   Mode mode = Mode::kEval;
   std::span<const Gate> gates{};
   std::span<const Tap> taps{};
+  bool shapes_only = false;  ///< results have the right shape and type; floating ones are zeros
 };
 
 /// Runs a Graph op by op through the dispatcher: any operator LibTorch knows runs and, when grad
