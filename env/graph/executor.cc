@@ -1,6 +1,7 @@
 #include "env/graph/executor.h"
 
 #include <ATen/ATen.h>
+#include <ATen/ScalarOps.h>
 
 #include <algorithm>
 #include <set>
@@ -226,7 +227,14 @@ struct Executor::Step {
 
   c10::IValue Argument(const Op& op, int32_t index, int32_t arg, const Arg& source) {
     if (const auto* constant = std::get_if<c10::IValue>(&source)) return *constant;
-    if (const auto* value = std::get_if<ValueId>(&source)) return Read(index, arg, 0, *value);
+    if (const auto* value = std::get_if<ValueId>(&source)) {
+      c10::IValue read = Read(index, arg, 0, *value);
+      if (!read.isInt()) return read;
+      // Python adds a size to a tensor as it adds a number.
+      const auto& type = op.handle.schema().arguments()[static_cast<size_t>(arg)].type();
+      if (type->kind() != c10::TypeKind::TensorType) return read;
+      return at::native::wrapped_scalar_tensor(read.toInt());
+    }
     if (const auto* scalars = std::get_if<ScalarList>(&source)) {
       std::vector<int64_t> items;
       for (const auto& item : scalars->items)

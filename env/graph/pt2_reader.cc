@@ -274,7 +274,9 @@ class ProgramReader {
     if (!value.is_array()) {
       if (pt2::KeyOf(value) == "as_int") return *pt2::ConstantOf(argument, value);
       const ValueId id = SizeId(value.at("as_name"));
-      if (kind == c10::TypeKind::IntType || kind == c10::TypeKind::NumberType) return id;
+      if (kind == c10::TypeKind::IntType || kind == c10::TypeKind::NumberType ||
+          kind == c10::TypeKind::TensorType)
+        return id;
       if (kind != c10::TypeKind::ListType)
         Fail("a size stands where the schema takes ", argument.type()->str());
       return ScalarList{std::vector<std::variant<int64_t, ValueId>>(

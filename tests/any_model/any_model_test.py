@@ -39,7 +39,8 @@ warnings.filterwarnings("ignore")
 leaves = torch.utils._pytree.tree_leaves
 # Relative to the largest output: the executor calls the same kernels, the cut ones sum in other order.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
-LEGACY = "tied_embedding"  # rewritten in the layouts of older versions
+# Rewritten in the layouts of older versions: one pickle for each weight, one for all.
+PICKLED, STATE_DICT = "several_inputs", "tied_embedding"
 COMMAND_LINE = ("plain_convs", "nested_inputs_and_outputs", "tied_embedding")
 
 
@@ -90,28 +91,25 @@ def save(value):
 
 
 def rewrite_as_older(folder):
-    """LEGACY with one pickle for each weight, and with one pickle for all. Returns their names."""
-    with zipfile.ZipFile(os.path.join(folder, LEGACY + ".pt2")) as archive:
-        entries = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
-    config_entry = "data/weights/model_weights_config.json"
-    config = json.loads(entries[config_entry])
-    state = torch.export.load(os.path.join(folder, LEGACY + ".pt2")).state_dict
-    pickled, whole = dict(entries), dict(entries)
-    for name, item in config["config"].items():
-        pickled["data/weights/" + item["path_name"]] = save(state[name])
-        whole.pop("data/weights/" + item["path_name"], None)
-        item["use_pickle"] = True
-    pickled[config_entry] = json.dumps(config).encode()
-    del whole[config_entry]
-    whole["data/weights/model.pt"] = save(dict(state))
-    names = []
-    for ending, contents in (("_pickled", pickled), ("_state_dict", whole)):
-        names.append(LEGACY + ending)
-        with zipfile.ZipFile(os.path.join(folder, names[-1] + ".pt2"), "w") as archive:
-            for entry, data in contents.items():
-                archive.writestr(names[-1] + "/" + entry, data)
-        shutil.copy(os.path.join(folder, LEGACY + ".in.safetensors"),
-                    os.path.join(folder, names[-1] + ".in.safetensors"))
+    """Archives as older versions wrote them: file name -> network."""
+    names = {PICKLED + "_pickled": PICKLED, STATE_DICT + "_state_dict": STATE_DICT}
+    for name, source in names.items():
+        at = lambda ending, name=source: os.path.join(folder, name + ending)  # noqa: E731
+        with zipfile.ZipFile(at(".pt2")) as archive:
+            entries = {entry.split("/", 1)[1]: archive.read(entry) for entry in archive.namelist()}
+        config_entry = "data/weights/model_weights_config.json"
+        config, state = json.loads(entries[config_entry]), torch.export.load(at(".pt2")).state_dict
+        for weight, item in config["config"].items():
+            entries["data/weights/" + item["path_name"]] = save(state[weight])
+            item["use_pickle"] = True
+        entries[config_entry] = json.dumps(config).encode()
+        if source == STATE_DICT:
+            entries = {entry: data for entry, data in entries.items() if "data/weights" not in entry}
+            entries["data/weights/model.pt"] = save(dict(state))
+        with zipfile.ZipFile(at(".pt2", name), "w") as archive:
+            for entry, data in entries.items():
+                archive.writestr(name + "/" + entry, data)
+        shutil.copy(at(".in.safetensors"), at(".in.safetensors", name))
     return names
 
 
@@ -188,7 +186,10 @@ class Checker:
             text = "{message} ({hint})".format(**self.line["error"])
             self.fail(f"{self.line['stage']}: {text}")
         elif self.line["stage"] == "done":
-            self.check_cut()
+            try:
+                self.check_cut()
+            except Exception as error:
+                self.fail(f"the cut archive in torch: {type(error).__name__}: {str(error).strip()[:300]}")
         self.check_layers()
         return self
 
@@ -264,7 +265,7 @@ def main(cutter, binary=None, *chosen):
     begin = time.time()
     with tempfile.TemporaryDirectory(prefix="any_model_") as folder:
         expected = {network.name: export(network, folder) for network in networks}
-        older = rewrite_as_older(folder) if LEGACY in expected else []
+        older = rewrite_as_older(folder) if {PICKLED, STATE_DICT} <= set(expected) else {}
         export_refused(folder)
         exported = time.time()
         done = subprocess.run([cutter, folder], stdout=subprocess.PIPE, text=True)
@@ -275,9 +276,9 @@ def main(cutter, binary=None, *chosen):
             print(f"FAILED: {cutter} ended with status {done.returncode} at {missing[:1]}")
             return 1
         checks = [Checker(n, folder, expected[n.name], lines[n.name]).run() for n in networks]
-        for name in older:
-            network = next(n for n in networks if n.name == LEGACY)
-            checks.append(Checker(network, folder, expected[LEGACY], lines[name], name).run())
+        for name, source in older.items():
+            network = next(n for n in networks if n.name == source)
+            checks.append(Checker(network, folder, expected[source], lines[name], name).run())
         problems = [text for name in REFUSED if (text := refusal_problem(name, lines[name]))]
         if binary:
             for check in checks:

@@ -102,7 +102,7 @@ void CutOne(const fs::path& path, const std::vector<double>& fractions, ordered_
   line["stage"] = "budget";
   const Budget budget = ReachableBudget(cost, fractions, line);
   const auto counts = budget.Project(Decision(space.groups().size(), 1.0));
-  const auto scores = ScoreGroups(L1Norm(L1NormConfig()), space, network.store, 0);
+  const auto scores = ScoreGroups(L1Norm(L1NormConfig()), space, space.network().store, 0);
   line["stage"] = "plan";
   const Selection selection = SelectTop(space, scores, counts);
   const Plan plan = MakePlan(space, selection);
@@ -110,7 +110,8 @@ void CutOne(const fs::path& path, const std::vector<double>& fractions, ordered_
   const Network cut = Cut(space.network(), plan);
   ordered_json sizes = ordered_json::object();
   for (const auto& name : cut.store.names())
-    sizes[name] = {network.store.Get(name).sizes().vec(), cut.store.Get(name).sizes().vec()};
+    sizes[name] = {space.network().store.Get(name).sizes().vec(),
+                   cut.store.Get(name).sizes().vec()};
   line["sizes"] = sizes;
   const auto kept = KeptCounts(selection);
   line["macs"][1] = cost.Evaluate(std::vector<double>(kept.begin(), kept.end())).macs;

@@ -298,9 +298,10 @@ class SeveralOutputs(nn.Module):
         return self.classes(features), self.boxes(x), features
 
 
-@micro(image(3), cut=["conv1", "conv2"])
+@micro(image(3), cut=["conv1", "conv2"], gradients=False)
 class InPlaceCalls(nn.Module):
-    """Calls that overwrite their operand, also through views and on the input itself."""
+    """Calls that overwrite their operand, also through views and on the input itself: eager PyTorch
+    cannot differentiate it either."""
 
     def __init__(self):
         super().__init__()
