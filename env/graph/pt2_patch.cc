@@ -152,12 +152,12 @@ class ProgramPatcher {
       if (listed[name]) continue;
       listed[name] = true;
       const auto at = static_cast<std::ptrdiff_t>(first_input++);
-      specs.insert(
-          specs.begin() + at,
-          {{"buffer",
-            {{"arg", {{"name", name}}},
-             {"buffer_name", values[id].target},
-             {"persistent", network_.store.Kind(values[id].target) != StoreKind::kConstant}}}});
+      const bool persistent = network_.store.Kind(values[id].target) != StoreKind::kConstant;
+      const ordered_json spec = {{"buffer",
+                                  {{"arg", {{"name", name}}},
+                                   {"buffer_name", values[id].target},
+                                   {"persistent", persistent}}}};
+      specs.insert(specs.begin() + at, spec);
       inputs.insert(inputs.begin() + at, TensorArgument(name));
     }
   }

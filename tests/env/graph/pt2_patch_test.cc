@@ -118,6 +118,32 @@ TEST(Pt2PatchUnit, OnlyWhatFollowsFromACutChanges) {
   EXPECT_TRUE(at::equal(Forward(read, x), Forward(net, x)));
 }
 
+TEST(Pt2PatchUnit, AddedBuffersAndOtherOperatorsAreWritten) {
+  const TempFolder folder;
+  WriteForeign(folder / "a.pt2");
+  Network net = ReadPt2(folder / "a.pt2");
+  net.store.Add("first.order", at::tensor({7, 6, 5, 4, 3, 2, 1, 0}, at::kLong), StoreKind::kBuffer);
+  net.graph.values.push_back({"b_first_order", ValueKind::kBuffer, "first.order", -1});
+  const auto order = static_cast<ValueId>(net.graph.values.size() - 1);
+  for (Op& op : net.graph.ops)
+    if (op.target() == "aten::relu") {
+      op.handle = FindOperator("aten::index_select", "");
+      op.args = {op.args[0], c10::IValue(1), order};
+    }
+  WritePt2(folder / "b.pt2", net);
+  const json model = json::parse(EntriesOf(folder / "b.pt2")[kModel]);
+  const json& specs = model["graph_module"]["signature"]["input_specs"];
+  const json& inputs = model["graph_module"]["graph"]["inputs"];
+  ASSERT_EQ(specs.size(), inputs.size());
+  const json& added = specs[specs.size() - 2];  // before the only input of the user
+  ASSERT_TRUE(added.is_object()) << added.dump();
+  EXPECT_EQ(added["buffer"]["buffer_name"], "first.order");
+  EXPECT_EQ(inputs[specs.size() - 2], (json{{"as_tensor", {{"name", "b_first_order"}}}}));
+  const Network read = ReadPt2(folder / "b.pt2");
+  const Tensor x = at::randn({5, 3});
+  EXPECT_TRUE(at::equal(Forward(read, x), Forward(net, x)));
+}
+
 TEST(Pt2PatchUnit, ViewsOfOneRecordStayTogetherUntilTheyChange) {
   const TempFolder folder;
   WriteForeign(folder / "a.pt2");
