@@ -20,7 +20,8 @@ class Micro:
     cut: tuple = ()
     dynamic: bool = True  # the first axis of every input is the batch
     shapes: object = None  # dynamic_shapes of torch.export where that is not so
-    gradients: bool = True  # False: the outputs do not depend smoothly on the parameters
+    gradients: bool = True  # False: eager PyTorch cannot differentiate it either
+    keeps_json: bool = True  # False: sub-graphs are put in place, so the rewritten archive differs
 
     def module(self):
         torch.manual_seed(sum(self.name.encode()))

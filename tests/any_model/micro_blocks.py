@@ -387,7 +387,7 @@ class FixedBatch(_Typed):
     pass
 
 
-@micro(vector(6), cut=["fc1", "fc2"])
+@micro(vector(6), cut=["fc1", "fc2"], keeps_json=False)
 class GradModeRegions(nn.Module):
     """torch.no_grad() and torch.autocast() inside of forward: sub-graphs that only switch modes."""
 
