@@ -19,7 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-
 template <typename... Parts>
 [[noreturn]] void Fail(const Parts&... parts) {
   throw Error(ErrorKind::kModel, Str(parts...));
