@@ -14,8 +14,8 @@ Bottleneck::Bottleneck(const Space& space, double initial, at::Device device, at
   std::vector<int64_t> gather;
   std::vector<uint8_t> used(static_cast<size_t>(units), 0);
   for (const ReadPoint& read : space.reads()) {
-    const auto [found, is_new] = known.emplace(
-        std::pair(read.unit, read.shape), static_cast<int64_t>(known.size()));
+    const auto [found, is_new] =
+        known.emplace(std::pair(read.unit, read.shape), static_cast<int64_t>(known.size()));
     if (is_new) {
       slice_sizes_.push_back(static_cast<int64_t>(read.unit.size()));
       slice_shapes_.push_back(read.shape);

@@ -59,8 +59,8 @@ Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& store
   }
   const Tensor slices = coordinates.index_select(0, index).reshape({count, -1});
   if (count == group.units) return slices.contiguous();
-  // Units this tensor does not touch (the queries' dims of a value projection) have zeros here; they
-  // compete within blocks, which are all of one kind.
+  // Units this tensor does not touch (the queries' dims of a value projection) have zeros here;
+  // they compete within blocks, which are all of one kind.
   return at::constant_pad_nd(slices, {0, 0, first, group.units - first - count}).contiguous();
 }
 

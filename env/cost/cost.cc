@@ -82,7 +82,7 @@ bool IsFree(const std::string& name) {
                                               "softmax",
                                               "log_softmax",
                                               "_softmax",
-                                             
+
                                               "embedding",
                                               "sym_size",
                                               "arange",

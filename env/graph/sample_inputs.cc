@@ -178,7 +178,8 @@ std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch) {
                       if (is_number) meta[id].scalar = tensor.item<int64_t>();
                     }});
   const Executor executor(network.graph);
-  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps, .shapes_only = true});
+  executor.Run(executor.Bind(network.store), SampleInputs(network, batch),
+               {.taps = taps, .shapes_only = true});
   return meta;
 }
 

@@ -5,7 +5,8 @@
 //   autobot MODEL BATCH STEPS            seconds a step of the search
 //   trace MODEL coupled|decoupled        label trace + groups, cost model, one forward of 1 image
 //   project MODEL ROUNDS                 microseconds a projection
-//   cut FILE.pt2 ROUNDS                  trace, groups, L1 scores, plan and cut to half of every width
+//   cut FILE.pt2 ROUNDS                  trace, groups, L1 scores, plan and cut to half of every
+//   width
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -17,9 +18,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
-#include "criteria/criterion.h"
 #include "env/cost/cost.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/executor.h"
@@ -140,8 +141,7 @@ json MeasureCut(std::istream& in) {
   int64_t params = 0;
   const double seconds = BestSeconds(rounds, [&] {
     const Space space = BuildSpace(network);
-    const auto criterion =
-        Registry<Criterion>::Global().Create("criterion", "l1_norm");
+    const auto criterion = Registry<Criterion>::Global().Create("criterion", "l1_norm");
     const auto scores = ScoreGroups(*criterion, space, space.network().store, 0);
     std::vector<int64_t> counts;
     for (const Group& group : space.groups())
