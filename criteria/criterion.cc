@@ -21,12 +21,9 @@ std::set<std::string> BiasNames(const Network& network) {
   return biases;
 }
 
-/// [size, elements]: the coordinates of the member's axis first. With blocks, axis 0 is cut into
-/// blocks and coordinate (block, offset) stands at block * size + offset.
-Tensor AxisFirst(const Tensor& weight, const Member& member) {
-  if (member.blocks == 1 || member.axis == 0) {
-    return weight.movedim(member.axis, 0).reshape({weight.size(member.axis), -1});
-  }
+/// [blocks * size, elements]: the coordinates of an axis whose axis-0 blocks keep different
+/// indices; coordinate (block, offset) stands at block * size + offset.
+Tensor BlockedAxisFirst(const Tensor& weight, const Member& member) {
   const int64_t rows = weight.size(0) / member.blocks;
   const int64_t size = weight.size(member.axis);
   return weight.movedim(member.axis, 1)
@@ -36,7 +33,7 @@ Tensor AxisFirst(const Tensor& weight, const Member& member) {
 }
 
 Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& stored) {
-  const Tensor weight = stored.detach().to(at::kCPU, at::kDouble);
+  const Tensor weight = stored.detach().to(at::kCPU);
   const auto wanted = static_cast<int64_t>(member.indices.size());
   const int64_t first = member.first_unit, count = member.units();
   ESPALIER_CHECK(wanted == count * member.per_unit && first >= 0 && first + count <= group.units,
@@ -48,16 +45,20 @@ Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& store
                     " axes, the space names axis ", member.axis),
                 "weights of another network?");
   }
-  const Tensor coordinates = AxisFirst(weight, member);  // [size, elements]
+  const bool blocked = member.blocks > 1 && member.axis != 0;
+  const int64_t size = weight.size(member.axis) * (blocked ? member.blocks : 1);
   const Tensor index = at::tensor(member.indices, at::kLong);
-  if (wanted > 0 && index.max().item<int64_t>() >= coordinates.size(0)) {
-    throw Error(ErrorKind::kModel,
-                Str("group '", group.name, "': axis ", member.axis, " of '", member.parameter,
-                    "' has ", coordinates.size(0), " coordinates, the space names coordinate ",
-                    index.max().item<int64_t>()),
-                "weights of another network?");
+  if (wanted > 0 && index.max().item<int64_t>() >= size) {
+    throw Error(
+        ErrorKind::kModel,
+        Str("group '", group.name, "': axis ", member.axis, " of '", member.parameter, "' has ",
+            size, " coordinates, the space names coordinate ", index.max().item<int64_t>()),
+        "weights of another network?");
   }
-  const Tensor slices = coordinates.index_select(0, index).reshape({count, -1});
+  // Picked before it is widened: a consumer of many groups is large and gives each of them little.
+  const Tensor picked = blocked ? BlockedAxisFirst(weight, member).index_select(0, index)
+                                : weight.index_select(member.axis, index).movedim(member.axis, 0);
+  const Tensor slices = picked.to(at::kDouble).reshape({count, -1});
   if (count == group.units) return slices.contiguous();
   // Units this tensor does not touch (the queries' dims of a value projection) have zeros here;
   // they compete within blocks, which are all of one kind.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <set>
 
@@ -176,6 +177,41 @@ Plan MakePlan(const Space& space, const Selection& selection) {
   return plan;
 }
 
+namespace {
+
+/// index_select for contiguous tensors on the CPU: one pass of plain copies, where ATen's goes
+/// through an iterator for every element of the axes before `axis`.
+Tensor Gather(const Tensor& tensor, int64_t axis, const std::vector<int64_t>& kept) {
+  const auto count = static_cast<int64_t>(kept.size());
+  if (!tensor.is_cpu() || !tensor.is_contiguous() || tensor.numel() == 0)
+    return tensor.index_select(axis, at::tensor(kept, at::kLong).to(tensor.device()));
+  std::vector<int64_t> sizes = tensor.sizes().vec();
+  int64_t outer = 1, inner = tensor.element_size();
+  for (int64_t d = 0; d < axis; ++d) outer *= sizes[static_cast<size_t>(d)];
+  for (int64_t d = axis + 1; d < tensor.dim(); ++d) inner *= sizes[static_cast<size_t>(d)];
+  const int64_t size = sizes[static_cast<size_t>(axis)];
+  sizes[static_cast<size_t>(axis)] = count;
+  Tensor gathered = at::empty(sizes, tensor.options());
+  const auto* from = static_cast<const char*>(tensor.const_data_ptr());
+  auto* to = static_cast<char*>(gathered.mutable_data_ptr());
+  for (int64_t i = 0; i < outer; ++i, from += size * inner) {
+    if (inner == 4) {  // a float at a time
+      for (const int64_t index : kept) {
+        std::memcpy(to, from + index * 4, 4);
+        to += 4;
+      }
+      continue;
+    }
+    for (const int64_t index : kept) {
+      std::memcpy(to, from + index * inner, static_cast<size_t>(inner));
+      to += inner;
+    }
+  }
+  return gathered;
+}
+
+}  // namespace
+
 Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
   Tensor sliced = tensor.detach();
   // Per-block lists refer to blocks of the uncut axis 0, so they are gathered before it.
@@ -186,8 +222,7 @@ Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
   });
   for (const KeptAxis* axis : order) {
     if (axis->kept.size() == 1) {
-      sliced =
-          sliced.index_select(axis->axis, at::tensor(axis->kept[0], at::kLong).to(tensor.device()));
+      sliced = Gather(sliced, axis->axis, axis->kept[0]);
       continue;
     }
     std::vector<Tensor> blocks = sliced.chunk(static_cast<int64_t>(axis->kept.size()), 0);

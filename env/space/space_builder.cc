@@ -76,11 +76,13 @@ void SpaceBuilder::Exclude() {
 
 SpaceBuilder::Pattern SpaceBuilder::PatternOf(const std::vector<int64_t>& ids) const {
   Pattern pattern;
-  for (const int64_t id : ids) {
-    const CoordinateAxis& axis = tracer_.AxisOf(id);
-    if (axis.kind == CoordinateAxis::Kind::kSlab) continue;
-    if (pattern.empty() || pattern.back().first != axis.first) pattern.push_back({axis.first, 0});
-    ++pattern.back().second;
+  const CoordinateAxis* axis = nullptr;
+  for (const int64_t id : ids) {  // ascending: an axis' coordinates follow each other
+    if (axis == nullptr || id >= axis->first + axis->count) {
+      axis = &tracer_.AxisOf(id);
+      if (axis->kind != CoordinateAxis::Kind::kSlab) pattern.push_back({axis->first, 0});
+    }
+    if (axis->kind != CoordinateAxis::Kind::kSlab) ++pattern.back().second;
   }
   return pattern;
 }
@@ -254,9 +256,11 @@ void SpaceBuilder::AddMembers(Group& group, const std::vector<int32_t>& classes,
           member.indices.insert(member.indices.end(), indices.begin(), indices.end());
         }
       } else {
-        for (size_t u = start; u < end; ++u)
-          for (const int64_t id : ids[u])
-            if (id >= first && id < first + axis.count) member.indices.push_back(id - first);
+        for (size_t u = start; u < end; ++u) {
+          auto id = std::lower_bound(ids[u].begin(), ids[u].end(), first);
+          for (; id != ids[u].end() && *id < first + axis.count; ++id)
+            member.indices.push_back(*id - first);
+        }
       }
       group.members.push_back(std::move(member));
     }
