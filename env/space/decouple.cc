@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "env/base/error.h"
+#include "env/space/add_buffer.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -111,14 +111,9 @@ Network DecoupleResiduals(const Network& network) {
     // In place, the operand that is overwritten has to be the trunk, or later reads would change.
     if (branch < 0 || (name == "aten::add_" && branch != 1)) continue;
     const int64_t dim = sizes.size() == 4 ? 1 : static_cast<int64_t>(sizes.size()) - 1;
-    std::string stored = (op.module_path.empty() ? op.name : op.module_path) + ".residual_index";
-    for (int copy = 2; rewritten.store.Has(stored); ++copy)
-      stored = Str(op.module_path, ".residual_index_", copy);
-    rewritten.store.Add(stored, at::arange(sizes[static_cast<size_t>(dim)]), StoreKind::kBuffer);
-    std::string value_name = "b_" + stored;
-    std::replace(value_name.begin(), value_name.end(), '.', '_');
-    graph.values.push_back({value_name, ValueKind::kBuffer, stored, -1});
-    const auto index = static_cast<ValueId>(graph.values.size() - 1);
+    const ValueId index = AddBuffer(
+        rewritten, (op.module_path.empty() ? op.name : op.module_path) + ".residual_index",
+        at::arange(sizes[static_cast<size_t>(dim)]));
     op.handle = FindOperator("aten::index_add", "");
     op.args = {branch == 1 ? a : b, c10::IValue(dim), index, branch == 1 ? b : a, c10::IValue(1)};
   }

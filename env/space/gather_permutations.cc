@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "env/base/error.h"
+#include "env/space/add_buffer.h"
 #include "env/space/space_builder.h"
 
 namespace espalier {
@@ -38,7 +38,7 @@ std::pair<int64_t, Tensor> PermutationOf(const Tensor& places, const std::vector
 Network GatherPermutations(Network network) {
   Graph& graph = network.graph;
   const auto consumers = graph.Consumers();
-  const std::vector<ValueMeta> meta = InferMeta(network, 1);
+  std::vector<ValueMeta> meta;  // made when a first chain is met: most networks have none
   const at::NoGradGuard no_grad;
   const auto sizes = [&](ValueId id) { return meta[static_cast<size_t>(id)].sizes; };
   const auto is_movement = [&](int32_t index) {
@@ -51,6 +51,9 @@ Network GatherPermutations(Network network) {
   for (size_t first = 0; first < count; ++first) {
     if (!is_movement(static_cast<int32_t>(first)) || used.contains(static_cast<int32_t>(first)))
       continue;
+    const auto& next = consumers[static_cast<size_t>(graph.ops[first].outputs.front())];
+    if (next.size() != 1 || !is_movement(next.front())) continue;
+    if (meta.empty()) meta = InferMeta(network, 1);
     const ValueId start = std::get<ValueId>(graph.ops[first].args[0]);
     if (start == kNoValue || sizes(start).size() < 2) continue;
     int64_t numel = 1;
@@ -81,29 +84,21 @@ Network GatherPermutations(Network network) {
     if (found < 0) continue;
     used.insert(chain.begin(), chain.end());
     Op& op = graph.ops[static_cast<size_t>(found)];
-    std::string stored = (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index";
-    for (int copy = 2; network.store.Has(stored); ++copy)
-      stored = Str(op.module_path.empty() ? op.name : op.module_path, ".shuffle_index_", copy);
-    network.store.Add(stored, permutation.second.contiguous(), StoreKind::kBuffer);
-    std::string name = "b_" + stored;
-    std::replace(name.begin(), name.end(), '.', '_');
-    graph.values.push_back({name, ValueKind::kBuffer, stored, -1});
+    const ValueId index =
+        AddBuffer(network, (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index",
+                  permutation.second.contiguous());
     op.handle = FindOperator("aten::index_select", "");
-    op.args = {start, c10::IValue(permutation.first),
-               static_cast<ValueId>(graph.values.size() - 1)};
+    op.args = {start, c10::IValue(permutation.first), index};
   }
   if (used.empty()) return network;
   // What only led to the gathers is not computed any more.
+  std::set<ValueId> read(graph.outputs.begin(), graph.outputs.end());
   std::vector<bool> needed(graph.ops.size(), true);
-  for (auto index = static_cast<int32_t>(graph.ops.size()) - 1; index >= 0; --index) {
-    if (!used.contains(index)) continue;
-    const ValueId output = graph.ops[static_cast<size_t>(index)].outputs.front();
-    bool read =
-        std::find(graph.outputs.begin(), graph.outputs.end(), output) != graph.outputs.end();
-    for (size_t i = static_cast<size_t>(index) + 1; i < graph.ops.size() && !read; ++i)
-      if (needed[i])
-        for (const Use& use : UsesOf(graph.ops[i])) read = read || use.value == output;
-    needed[static_cast<size_t>(index)] = read;
+  for (size_t i = graph.ops.size(); i-- > 0;) {
+    needed[i] =
+        !used.contains(static_cast<int32_t>(i)) || read.contains(graph.ops[i].outputs.front());
+    if (!needed[i]) continue;
+    for (const Use& use : UsesOf(graph.ops[i])) read.insert(use.value);
   }
   std::vector<Op> kept;
   for (size_t i = 0; i < graph.ops.size(); ++i)

@@ -32,14 +32,13 @@ bool AnyLabelled(const Call& c) {
 }
 
 void CopyLabels(const Call& c) {
-  const ValueId input = UsesOf(c.op).empty() ? kNoValue : UsesOf(c.op).front().value;
-  if (!c.name().ends_with("_")) c.t.Usable(input, c.op.module_path);
-  if (c.t.IsStored(input) && !c.name().ends_with("_")) {
-    const Tensor elements = c.t.Usable(input, c.op.module_path);
-    if (elements.defined()) c.t.Set(c.out(), elements);
-    return;
+  const std::vector<Use> uses = UsesOf(c.op);
+  if (uses.empty()) return;
+  if (!c.name().ends_with("_")) {  // what is written in place is no free tensor
+    const Tensor own = c.t.Usable(uses.front().value, c.op.module_path);
+    if (c.t.IsStored(uses.front().value)) return c.t.Set(c.out(), own);
   }
-  for (const Use& use : UsesOf(c.op)) {
+  for (const Use& use : uses) {
     if (!c.ids(use.value).defined()) continue;
     if (use.arg != 0) return Opaque(c);
     c.t.Set(c.out(), c.ids(use.value));

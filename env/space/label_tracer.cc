@@ -7,6 +7,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/space/add_buffer.h"
 #include "env/space/label_rules.h"
 
 namespace espalier {
@@ -381,15 +382,9 @@ const CoordinateAxis* LabelTracer::FindElements(const std::string& parameter) co
 }
 
 ValueId LabelTracer::AddBuffer(const std::string& name, const Tensor& tensor) {
-  std::string stored = name;
-  for (int copy = 2; network_.store.Has(stored); ++copy) stored = Str(name, "_", copy);
-  network_.store.Add(stored, tensor, StoreKind::kBuffer);
-  std::string value_name = "b_" + stored;
-  std::replace(value_name.begin(), value_name.end(), '.', '_');
-  network_.graph.values.push_back({value_name, ValueKind::kBuffer, stored, -1});
   meta_.push_back({tensor.sizes().vec(), tensor.scalar_type()});
   labels_.emplace_back();
-  return static_cast<ValueId>(network_.graph.values.size() - 1);
+  return espalier::AddBuffer(network_, name, tensor);
 }
 
 }  // namespace espalier
