@@ -93,10 +93,17 @@ std::optional<Tensor> InferenceRewrite::Stored(ValueId id) const {
   return network_.store.Get(target);
 }
 
-ValueId InferenceRewrite::AddStored(const std::string& name, const Tensor& tensor) {
+InferenceRewrite::Origin InferenceRewrite::OriginOf(ValueId stored) const {
+  const std::string& target = graph_.values[static_cast<size_t>(stored)].target;
+  const auto found = origins_.find(target);
+  return found == origins_.end() ? Origin{network_.store.Canonical(target)} : found->second;
+}
+
+ValueId InferenceRewrite::AddStored(const std::string& name, const Tensor& tensor, Origin origin) {
   std::string target = name;
   for (int copy = 2; network_.store.Has(target); ++copy) target = Str(name, "_", copy);
   network_.store.Add(target, tensor, StoreKind::kConstant);
+  origins_[target] = std::move(origin);
   graph_.values.push_back({"c_" + target, ValueKind::kConstant, target, -1});
   samples_.push_back(tensor);
   return static_cast<ValueId>(graph_.values.size() - 1);
@@ -175,10 +182,12 @@ bool InferenceRewrite::FoldInto(int32_t producer, int32_t norm_index) {
   per_row[0] = -1;
   const Tensor folded = wide(*weight) * factor.view(per_row);
 
+  const Origin origin = OriginOf(layer.ValueArg("weight"));
   SetArg(layer, "weight",
-         AddStored(layer.name + ".folded_weight", folded.to(weight->scalar_type())));
+         AddStored(layer.name + ".folded_weight", folded.to(weight->scalar_type()), origin));
   SetArg(layer, "bias",
-         AddStored(layer.name + ".folded_bias", folded_bias.to(weight->scalar_type())));
+         AddStored(layer.name + ".folded_bias", folded_bias.to(weight->scalar_type()),
+                   {.source = origin.source, .rows_only = true}));
   layer.outputs = norm.outputs;
   graph_.values[static_cast<size_t>(layer.outputs[0])].producer = producer;
   return true;
@@ -191,7 +200,8 @@ void InferenceRewrite::UseChannelsLast() {
     if (!weight || weight->is_contiguous(at::MemoryFormat::ChannelsLast)) continue;
     SetArg(graph_.ops[i], "weight",
            AddStored(graph_.ops[i].name + ".channels_last_weight",
-                     weight->contiguous(at::MemoryFormat::ChannelsLast)));
+                     weight->contiguous(at::MemoryFormat::ChannelsLast),
+                     OriginOf(graph_.ops[i].ValueArg("weight"))));
   }
 }
 
@@ -269,6 +279,7 @@ std::optional<InferenceRewrite::Addition> InferenceRewrite::AdditionOf(int32_t c
   if (addition.op < 0) return std::nullopt;
   const Op& op = graph_.ops[static_cast<size_t>(addition.op)];
   const bool scatter = op.target() == "aten::index_add";
+  addition.scatter = scatter;
   if (!scatter && op.target() != "aten::add.Tensor" && op.target() != "aten::add_.Tensor")
     return std::nullopt;
   if (!IsConstant(op, "alpha") || op.Constant("alpha").toScalar().toDouble() != 1)
@@ -313,7 +324,19 @@ void InferenceRewrite::SpreadRows(int32_t index, const Addition& addition) {
     Tensor spread = at::zeros(sizes, rows->options());
     spread.index_add_(0, addition.index, *rows);
     if (spread.dim() == 4) spread = spread.contiguous(at::MemoryFormat::ChannelsLast);
-    SetArg(conv, argument, AddStored(Str(conv.name, ".spread_", argument), spread));
+    SetArg(conv, argument, AddStored(Str(conv.name, ".spread_", argument), spread, {}));
+  }
+}
+
+/// Without this a cut of the rows would leave fewer than the sum takes.
+void InferenceRewrite::KeepRows(int32_t index) {
+  Op& conv = op(index);
+  for (const char* argument : {"weight", "bias"}) {
+    const auto rows = Stored(conv.ValueArg(argument));
+    if (!rows) continue;
+    Origin origin = OriginOf(conv.ValueArg(argument));
+    origin.keeps_rows = true;
+    SetArg(conv, argument, AddStored(Str(conv.name, ".all_rows_", argument), *rows, origin));
   }
 }
 
@@ -323,7 +346,10 @@ bool InferenceRewrite::FuseAddition(int32_t index) {
   const ValueId input = op(index).ValueArg("input");
   // The call takes the addition's place: its input must still hold what the convolution read.
   if (input == kNoValue || WrittenBetween(input, index, addition->op)) return false;
-  if (addition->index.defined()) SpreadRows(index, *addition);
+  if (addition->index.defined())
+    SpreadRows(index, *addition);
+  else if (addition->scatter)
+    KeepRows(index);
   const Op conv = op(index);
   Op& sum = op(addition->op);
   const int32_t next = OnlyReader(sum.outputs[0]);
@@ -347,6 +373,7 @@ bool InferenceRewrite::FuseAddition(int32_t index) {
       in_place ? "mkldnn::_convolution_pointwise_" : "mkldnn::_convolution_pointwise", "binary");
   sum.args = std::move(args);
   sum.module_path = conv.module_path;
+  sum.name = conv.name;  // literals of the convolution are found by its name
   Remove(index);
   if (activation) {
     sum.outputs = op(next).outputs;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <map>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -31,7 +33,19 @@ class InferenceRewrite {
   void CastTo(at::ScalarType dtype);
 
   int64_t fused_ops() const { return fused_; }  ///< ops that became part of another
-  Network Take();                               ///< the rewritten network; ends the rewrite
+
+  /// What a stored tensor of the rewritten network was made from, so that a cut of the source is
+  /// one of it.
+  struct Origin {
+    std::string source;      ///< canonical name in the given network; empty: no slice of anything
+    bool rows_only = false;  ///< has axis 0 of the source only (a folded bias of a weight)
+    /// Adds into a trunk of full width (index_add over all channels): rows that are cut become
+    /// zeros and stay.
+    bool keeps_rows = false;
+  };
+  /// By store name; names that are not listed are the given network's own.
+  const std::map<std::string, Origin>& origins() const { return origins_; }
+  Network Take();  ///< the rewritten network; ends the rewrite
 
  private:
   struct Activation {
@@ -41,6 +55,7 @@ class InferenceRewrite {
   struct Addition {
     int32_t op = -1;
     ValueId shortcut = kNoValue;
+    bool scatter = false;  // index_add
     Tensor index;  // [rows of the convolution], where they go in the sum; undefined = all in order
   };
 
@@ -50,7 +65,8 @@ class InferenceRewrite {
   bool IsOutput(ValueId id) const;
   int32_t OnlyReader(ValueId id) const;
   std::optional<Tensor> Stored(ValueId id) const;
-  ValueId AddStored(const std::string& name, const Tensor& tensor);
+  ValueId AddStored(const std::string& name, const Tensor& tensor, Origin origin);
+  Origin OriginOf(ValueId stored) const;
   bool SharesMemory(ValueId a, ValueId b) const;
   bool WrittenBetween(ValueId id, int32_t first, int32_t last) const;
   bool MayOverwrite(ValueId id, int32_t position) const;
@@ -64,11 +80,13 @@ class InferenceRewrite {
   bool FuseAddition(int32_t conv);
   void FuseActivation(int32_t conv);
   void SpreadRows(int32_t conv, const Addition& addition);
+  void KeepRows(int32_t conv);
 
   Network network_;
   Graph& graph_;                 // of network_
   std::vector<Tensor> samples_;  // by value: what it was in one run; keeps the memory apart
   std::vector<bool> removed_;    // by op
+  std::map<std::string, Origin> origins_;
   int64_t fused_ = 0;
 };
 

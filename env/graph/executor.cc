@@ -4,6 +4,7 @@
 #include <ATen/ScalarOps.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "env/base/error.h"
@@ -299,13 +300,25 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
     if (binding.tensors_[id].defined()) step.Put(static_cast<ValueId>(id), binding.tensors_[id]);
   for (size_t i = 0; i < inputs.size(); ++i)
     step.Put(graph_.inputs[i].value, copy_input_[i] ? inputs[i].clone() : inputs[i]);
+  RunOps(binding, options, step, 0, static_cast<int32_t>(graph_.ops.size()));
+  std::vector<Tensor> outputs;
+  for (const ValueId output : graph_.outputs)
+    outputs.push_back(step.slots[static_cast<size_t>(output)].toTensor());
+  return outputs;
+}
 
-  auto edit = binding.edits_.begin();
-  auto device = binding.devices_.begin();
+void Executor::RunOps(const Binding& binding, const RunOptions& options, Step& step, int32_t first,
+                      int32_t last) const {
+  const auto from = [first](const std::vector<ArgEdit>& edits) {
+    return std::lower_bound(edits.begin(), edits.end(), first,
+                            [](const ArgEdit& edit, int32_t op) { return edit.op < op; });
+  };
+  auto edit = from(binding.edits_);
+  auto device = from(binding.devices_);
   std::vector<c10::IValue> stack;
-  for (size_t i = 0; i < graph_.ops.size(); ++i) {
+  for (auto index = first; index < last; ++index) {
+    const auto i = static_cast<size_t>(index);
     const Op& op = graph_.ops[i];
-    const auto index = static_cast<int32_t>(i);
     stack.clear();
     for (size_t a = 0; a < op.args.size(); ++a)
       stack.push_back(step.Argument(op, index, static_cast<int32_t>(a)));
@@ -330,9 +343,55 @@ std::vector<Tensor> Executor::Run(const Binding& binding, const std::vector<Tens
     stack.clear();
     for (const ValueId dead : free_after_[i]) step.Free(dead);
   }
+}
+
+Executor::Progress Executor::Start(const Binding& binding,
+                                   const std::vector<Tensor>& inputs) const {
+  ESPALIER_CHECK(inputs.size() == graph_.inputs.size(), "the network takes ", graph_.inputs.size(),
+                 " inputs, got ", inputs.size());
+  Progress progress;
+  progress.slots.resize(graph_.values.size());
+  for (size_t id = 0; id < graph_.values.size(); ++id)
+    if (binding.tensors_[id].defined()) progress.slots[id] = binding.tensors_[id];
+  for (size_t i = 0; i < inputs.size(); ++i)
+    progress.slots[static_cast<size_t>(graph_.inputs[i].value)] =
+        copy_input_[i] ? inputs[i].clone() : inputs[i];
+  return progress;
+}
+
+void Executor::Advance(const Binding& binding, Progress& progress, int32_t last) const {
+  Step step;
+  step.slots = std::move(progress.slots);
+  RunOps(binding, {}, step, progress.next, last);
+  progress = {std::move(step.slots), last};
+}
+
+Executor::Progress Executor::Fork(const Progress& progress, const Binding& binding) const {
+  Progress fork = progress;
+  std::map<const c10::StorageImpl*, c10::Storage> copies;  // views stay views of one memory
+  for (size_t id = 0; id < fork.slots.size(); ++id) {
+    c10::IValue& slot = fork.slots[id];
+    if (!graph_.values[id].target.empty()) {
+      const bool needed = last_use_[id] < 0 || last_use_[id] >= fork.next;
+      slot = needed ? c10::IValue(binding.tensors_[id]) : c10::IValue();
+      continue;
+    }
+    if (!slot.isTensor() || !slot.toTensor().has_storage()) continue;
+    const Tensor& value = slot.toTensor();
+    c10::Storage& copy = copies[value.storage().unsafeGetStorageImpl()];
+    if (!copy) copy = at::empty({0}, value.options()).set_(value.storage()).clone().storage();
+    slot = at::empty({0}, value.options())
+               .set_(copy, value.storage_offset(), value.sizes(), value.strides());
+  }
+  return fork;
+}
+
+std::vector<Tensor> Executor::Outputs(const Progress& progress) const {
+  ESPALIER_CHECK(progress.next == static_cast<int32_t>(graph_.ops.size()), "the run stands at op ",
+                 progress.next, " of ", graph_.ops.size());
   std::vector<Tensor> outputs;
   for (const ValueId output : graph_.outputs)
-    outputs.push_back(step.slots[static_cast<size_t>(output)].toTensor());
+    outputs.push_back(progress.slots[static_cast<size_t>(output)].toTensor());
   return outputs;
 }
 

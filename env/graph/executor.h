@@ -75,10 +75,27 @@ class Executor {
   Binding Bind(const ParameterStore& store, std::vector<ArgEdit> edits = {}) const;
   std::vector<Tensor> Run(const Binding& binding, const std::vector<Tensor>& inputs,
                           const RunOptions& options = {}) const;
+
+  /// A run in eval mode that stands before op `next`: how candidates that agree up to there share
+  /// the way. A copy shares its tensors; Fork makes one that can go on by itself.
+  struct Progress {
+    std::vector<c10::IValue> slots;  ///< by value id
+    int32_t next = 0;
+  };
+  Progress Start(const Binding& binding, const std::vector<Tensor>& inputs) const;
+  void Advance(const Binding& binding, Progress& progress,
+               int32_t last) const;  ///< runs [next, last)
+  /// The same point under another binding, in memory of its own, so that in-place operators of one
+  /// branch leave the other alone.
+  Progress Fork(const Progress& progress, const Binding& binding) const;
+  std::vector<Tensor> Outputs(const Progress& progress) const;  ///< after the last op
+
   const Graph& graph() const { return graph_; }
 
  private:
   struct Step;
+  void RunOps(const Binding& binding, const RunOptions& options, Step& step, int32_t first,
+              int32_t last) const;
   const Graph& graph_;
   std::vector<int32_t> last_use_;                 // by value id: op after which it is freed
   std::vector<std::vector<ValueId>> free_after_;  // by op

@@ -1,0 +1,400 @@
+#include "env/eval/candidate_evaluator.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+#include <tbb/task_scheduler_observer.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <numeric>
+
+#include "env/base/error.h"
+
+namespace espalier {
+
+ClassifiedImages::ClassifiedImages(const Splits& splits, const ImageSet& images, int64_t limit) {
+  const at::NoGradGuard no_grad;
+  if (images.count() == 0) throw Error(ErrorKind::kConfig, "there are no images to compare on");
+  const int64_t* label = images.labels.const_data_ptr<int64_t>();
+  std::vector<int64_t> seen(static_cast<size_t>(std::max<int64_t>(images.classes, 1)), 0);
+  std::vector<std::pair<int64_t, int64_t>> turns;  // how many of its class came before, image
+  for (int64_t i = 0; i < images.count(); ++i)
+    turns.emplace_back(seen[static_cast<size_t>(label[i])]++, i);
+  std::stable_sort(turns.begin(), turns.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  if (limit > 0 && limit < images.count()) turns.resize(static_cast<size_t>(limit));
+  std::vector<int64_t> order;
+  for (const auto& [turn, image] : turns) order.push_back(image);
+  const Tensor index = at::tensor(order, at::kLong);
+  inputs_ = splits.Normalize(images.images.index_select(0, index))
+                .contiguous(at::MemoryFormat::ChannelsLast);
+  labels_ = images.labels.index_select(0, index);
+}
+
+std::vector<Tensor> ClassifiedImages::Inputs(int64_t first, int64_t count) const {
+  return {inputs_.narrow(0, first, count)};
+}
+
+Tensor ClassifiedImages::PerSample(const std::vector<Tensor>& outputs, int64_t first,
+                                   int64_t count) const {
+  const Tensor& logits = outputs.front();
+  if (logits.dim() != 2 || logits.size(0) != count)
+    throw Error(ErrorKind::kModel, Str("the network returns ", logits.sizes(), " for ", count,
+                                       " images, accuracy needs [batch, classes]"));
+  const Tensor right = logits.argmax(1).cpu().eq(labels_.narrow(0, first, count)).to(at::kFloat);
+  // argmax has an answer even where a logit is no number: that candidate must not count as running.
+  const Tensor finite = logits.to(at::kFloat).sum(1).isfinite().cpu();
+  return right.masked_fill(finite.logical_not(), std::numeric_limits<double>::quiet_NaN());
+}
+
+struct CandidateEvaluator::Candidate {
+  const Selection* selection = nullptr;
+  std::string key{};
+  std::vector<float> values{};  // [samples], the first `seen` are known
+  int64_t seen = 0;
+  bool dropped = false;
+  std::shared_ptr<const CandidateNetwork::Bound> bound{};  // empty: cut again for every batch
+  std::vector<uint64_t> signature{};
+  std::atomic<bool> failed = false;
+  std::string cause{};  // guarded by Totals::mutex
+};
+
+struct CandidateEvaluator::Totals {
+  std::mutex mutex;
+  Counters counters;
+  std::atomic<int64_t> ops_run = 0, ops_due = 0;
+  std::atomic<int64_t> bound_bytes = 0;
+};
+
+namespace {
+
+constexpr int64_t kBoundBytes = int64_t{1} << 30;
+constexpr size_t kDeepest = 6;       // points where candidates part that are held at a time
+constexpr int32_t kLeastShared = 4;  // ops; below, sharing costs more than it saves
+
+std::string KeyOf(const Selection& selection) {
+  std::string key;
+  for (const auto& kept : selection) {
+    const auto size = static_cast<int64_t>(kept.size());
+    key.append(reinterpret_cast<const char*>(&size), sizeof(size));
+    key.append(reinterpret_cast<const char*>(kept.data()), kept.size() * sizeof(int64_t));
+  }
+  return key;
+}
+
+/// First op where two candidates differ.
+int32_t CommonPrefix(const std::vector<uint64_t>& a, const std::vector<uint64_t>& b) {
+  return static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin()).first - a.begin());
+}
+
+/// Brings candidates with a common prefix together, few before many: so few of the points where
+/// they part have to be held at a time (no more than log2 of their number).
+template <typename Pointer>
+void Arrange(std::span<Pointer> part, size_t op) {
+  if (part.size() < 2) return;
+  const auto& signature = part.front()->signature;
+  const auto differs = [&](const Pointer& other) { return other->signature[op] != signature[op]; };
+  while (op < signature.size() && std::none_of(part.begin(), part.end(), differs)) ++op;
+  if (op == signature.size()) return;
+  std::map<uint64_t, std::vector<Pointer>> by_signature;
+  for (const Pointer& candidate : part) by_signature[candidate->signature[op]].push_back(candidate);
+  std::vector<std::vector<Pointer>> parts;
+  for (auto& [value, members] : by_signature) parts.push_back(std::move(members));
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const auto& a, const auto& b) { return a.size() < b.size(); });
+  size_t at = 0;
+  for (const auto& members : parts) {
+    std::copy(members.begin(), members.end(), part.begin() + static_cast<int64_t>(at));
+    Arrange(part.subspan(at, members.size()), op + 1);
+    at += members.size();
+  }
+}
+
+/// Gives every worker its number of threads inside an operator, and back what it had.
+class ThreadCounts final : public tbb::task_scheduler_observer {
+ public:
+  ThreadCounts(tbb::task_arena& arena, int threads)
+      : tbb::task_scheduler_observer(arena), threads_(threads) {
+    observe(true);
+  }
+  ~ThreadCounts() override { observe(false); }
+  void on_scheduler_entry(bool) override {
+    Before() = at::get_num_threads();
+    at::set_num_threads(threads_);
+  }
+  void on_scheduler_exit(bool) override { at::set_num_threads(Before()); }
+
+ private:
+  static int& Before() {
+    thread_local int before = 1;
+    return before;
+  }
+  const int threads_;
+};
+
+}  // namespace
+
+CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& set,
+                                       const CandidateOptions& options)
+    : space_(space),
+      set_(set),
+      options_(options),
+      network_(space, options.dtype),
+      totals_(std::make_unique<Totals>()) {
+  ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads > 0,
+                 "batch size ", options.batch_size, ", ", options.workers, " workers of ",
+                 options.threads, " threads");
+}
+
+CandidateEvaluator::~CandidateEvaluator() = default;
+
+CandidateScore CandidateEvaluator::Evaluate(const Selection& candidate) {
+  return Evaluate(std::span(&candidate, 1)).front();
+}
+
+std::shared_ptr<const CandidateNetwork::Bound> CandidateEvaluator::BoundOf(Candidate& candidate) {
+  if (candidate.bound) return candidate.bound;
+  auto bound = std::make_shared<const CandidateNetwork::Bound>(network_.Bind(*candidate.selection));
+  return bound;
+}
+
+std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selection> candidates) {
+  std::vector<std::unique_ptr<Candidate>> distinct;
+  std::unordered_map<std::string, Candidate*> by_key;
+  std::vector<Candidate*> asked;
+  for (const Selection& selection : candidates) {
+    std::string key = KeyOf(selection);
+    Candidate*& known = by_key[key];
+    if (known == nullptr) {
+      distinct.push_back(std::make_unique<Candidate>());
+      known = distinct.back().get();
+      known->selection = &selection;
+      known->values.resize(static_cast<size_t>(set_.samples()));
+      if (const auto found = known_.find(key); found != known_.end()) {
+        std::copy(found->second.begin(), found->second.end(), known->values.begin());
+        known->seen = static_cast<int64_t>(found->second.size());
+      }
+      if (const auto found = failures_.find(key); found != failures_.end()) {
+        known->failed = true;
+        known->cause = found->second;
+      }
+      known->key = std::move(key);
+      const bool remembered = known->failed || known->seen == set_.samples();
+      (remembered ? totals_->counters.remembered : totals_->counters.evaluated) += 1;
+    } else {
+      ++totals_->counters.remembered;
+    }
+    asked.push_back(known);
+  }
+
+  std::vector<Candidate*> active;
+  for (const auto& candidate : distinct)
+    if (!candidate->failed) active.push_back(candidate.get());
+  const std::vector<int64_t> rounds = RaceRounds(set_.samples(), options_.race);
+  int64_t from = 0;
+  for (const int64_t to : rounds) {
+    RunBatches(active, from, to);
+    std::erase_if(active, [](const Candidate* c) { return c->failed.load(); });
+    for (Candidate* candidate : active) candidate->seen = std::max(candidate->seen, to);
+    from = to;
+    if (to == set_.samples()) break;
+    std::vector<std::span<const float>> values;
+    for (const Candidate* candidate : active)
+      values.emplace_back(candidate->values.data(), static_cast<size_t>(to));
+    std::vector<Candidate*> left;
+    const auto decisions = static_cast<int64_t>(rounds.size()) - 1;
+    const std::vector<size_t> losers = Losers(values, decisions, options_.race);
+    for (size_t c = 0; c < active.size(); ++c) {
+      active[c]->dropped = std::binary_search(losers.begin(), losers.end(), c);
+      if (!active[c]->dropped) left.push_back(active[c]);
+    }
+    active = std::move(left);
+  }
+
+  for (const auto& candidate : distinct) {
+    if (candidate->failed) {
+      failures_[candidate->key] = candidate->cause;
+      continue;
+    }
+    candidate->values.resize(static_cast<size_t>(candidate->seen));
+    candidate->dropped = candidate->seen < set_.samples();
+    known_[candidate->key] = candidate->values;
+  }
+  totals_->counters.failed = static_cast<int64_t>(failures_.size());
+  std::vector<CandidateScore> scores;
+  for (const Candidate* candidate : asked) {
+    CandidateScore score{.failed = candidate->failed, .cause = candidate->cause};
+    if (!score.failed) {
+      const auto n = static_cast<double>(candidate->seen);
+      double sum = 0, squares = 0;
+      for (const float value : candidate->values) {
+        sum += value;
+        squares += static_cast<double>(value) * value;
+      }
+      score.value = sum / n;
+      score.standard_error = std::sqrt(std::max(0.0, squares / n - score.value * score.value) / n);
+      score.samples = candidate->seen;
+      score.dropped = candidate->dropped;
+    }
+    scores.push_back(std::move(score));
+  }
+  return scores;
+}
+
+void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last) {
+  std::vector<Candidate*> order;
+  for (Candidate* candidate : active)
+    if (candidate->seen < last) order.push_back(candidate);
+  const auto workers =
+      static_cast<int>(options_.workers > 0 ? options_.workers : at::get_num_threads());
+  const tbb::global_control allowed(tbb::global_control::max_allowed_parallelism,
+                                    static_cast<size_t>(workers));
+  tbb::task_arena arena(workers);
+  const ThreadCounts counts(arena, static_cast<int>(options_.threads));
+  const auto in_parallel = [&](size_t tasks, const auto& body) {
+    arena.execute([&] {
+      tbb::parallel_for(
+          tbb::blocked_range<size_t>(0, tasks, 1),
+          [&](const auto& range) {
+            for (size_t i = range.begin(); i < range.end(); ++i) body(i);
+          },
+          tbb::simple_partitioner());
+    });
+  };
+  in_parallel(order.size(), [&](size_t i) {
+    Candidate& candidate = *order[i];
+    if (!candidate.signature.empty()) return;
+    const auto bound = BoundOf(candidate);
+    candidate.signature = bound->signature;
+    if (totals_->bound_bytes.fetch_add(bound->bytes) < kBoundBytes)
+      candidate.bound = bound;
+    else
+      totals_->bound_bytes -= bound->bytes;
+  });
+  if (options_.share_prefixes) Arrange(std::span(order), 0);
+
+  struct Task {
+    int64_t first, count;
+    size_t begin, end;  // candidates
+  };
+  const int64_t batches = (last - first + options_.batch_size - 1) / options_.batch_size;
+  const auto shards = static_cast<size_t>(
+      std::clamp<int64_t>((2 * workers + batches - 1) / std::max<int64_t>(batches, 1), 1,
+                          std::max<int64_t>(static_cast<int64_t>(order.size()) / 4, 1)));
+  std::vector<Task> tasks;
+  for (int64_t at = first; at < last; at += options_.batch_size)
+    for (size_t s = 0; s < shards; ++s)
+      tasks.push_back({at, std::min(options_.batch_size, last - at), order.size() * s / shards,
+                       order.size() * (s + 1) / shards});
+  in_parallel(tasks.size(), [&](size_t i) {
+    const Task& task = tasks[i];
+    std::vector<Candidate*> part(order.begin() + static_cast<int64_t>(task.begin),
+                                 order.begin() + static_cast<int64_t>(task.end));
+    // Some may know this part of the samples already.
+    std::erase_if(part, [&](const Candidate* c) { return c->seen >= task.first + task.count; });
+    RunBatch(part, task.first, task.count, *totals_);
+  });
+  for (Candidate* candidate : order) {
+    if (candidate->bound) totals_->bound_bytes -= candidate->bound->bytes;
+    candidate->bound.reset();
+    candidate->signature.clear();
+  }
+}
+
+void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t first,
+                                  int64_t count, Totals& totals) {
+  const at::NoGradGuard no_grad;
+  const Executor& executor = network_.executor();
+  const auto ops = static_cast<int32_t>(executor.graph().ops.size());
+  const auto fail = [&](Candidate& candidate, const std::string& cause) {
+    const std::lock_guard lock(totals.mutex);
+    if (!candidate.failed.exchange(true)) candidate.cause = cause;
+  };
+  size_t done = 0;  // candidates of `order` that have their values
+  try {
+    std::vector<Tensor> inputs;
+    for (const Tensor& input : set_.Inputs(first, count)) inputs.push_back(network_.Prepare(input));
+    std::vector<Executor::Progress> held;  // ascending by next: points that later candidates share
+    for (size_t i = 0; i < order.size(); ++i, done = i) {
+      Candidate& candidate = *order[i];
+      const auto prefix = [&](size_t a, size_t b) {
+        return CommonPrefix(order[a]->signature, order[b]->signature);
+      };
+      while (!held.empty() && (i == 0 || held.back().next > prefix(i - 1, i))) held.pop_back();
+      if (candidate.failed) continue;
+      try {
+        const auto bound = BoundOf(candidate);
+        // Where later candidates part from this one: ever earlier, the further down the order.
+        const int32_t begin = held.empty() ? 0 : held.back().next;
+        std::vector<int32_t> parting;
+        int32_t shared = ops;
+        bool come_back = false;  // a later one parts where this one begins
+        for (size_t j = i + 1; options_.share_prefixes && j < order.size(); ++j) {
+          shared = std::min(shared, prefix(j - 1, j));
+          come_back = shared == begin;
+          if (shared <= std::max(begin, kLeastShared)) break;
+          if (parting.empty() || parting.back() != shared) parting.push_back(shared);
+        }
+        Executor::Progress at;
+        if (held.empty()) {
+          at = executor.Start(bound->binding, inputs);
+        } else {
+          at = executor.Fork(held.back(), bound->binding);
+          if (!come_back) held.pop_back();
+        }
+        const size_t room = kDeepest - std::min(kDeepest, held.size());
+        if (parting.size() > room) parting.resize(room);  // the deepest are the most worth
+        for (auto stop = parting.rbegin(); stop != parting.rend(); ++stop) {
+          executor.Advance(bound->binding, at, *stop);
+          held.push_back(at);
+          at = executor.Fork(at, bound->binding);
+        }
+        executor.Advance(bound->binding, at, ops);
+        totals.ops_run += ops - begin;
+        totals.ops_due += ops;
+        const Tensor values = set_.PerSample(executor.Outputs(at), first, count).contiguous();
+        if (!values.isfinite().all().item<bool>()) {
+          fail(candidate,
+               Str("outputs are not finite on samples ", first, " to ", first + count - 1));
+          continue;
+        }
+        std::copy_n(values.const_data_ptr<float>(), count, candidate.values.begin() + first);
+      } catch (const Error& error) {
+        if (error.kind() == ErrorKind::kResource && count > 1) throw;
+        if (error.kind() == ErrorKind::kInternal) throw;
+        fail(candidate, error.message());
+      } catch (const c10::OutOfMemoryError&) {
+        if (count > 1) throw;
+        fail(candidate, "out of memory with a single sample");
+      } catch (const std::exception& error) {
+        fail(candidate, error.what());
+      }
+    }
+    const std::lock_guard lock(totals.mutex);
+    totals.counters.samples += count * static_cast<int64_t>(order.size());
+    return;
+  } catch (const c10::OutOfMemoryError&) {  // half the batch, for those that have none yet
+    if (count == 1) throw Error(ErrorKind::kResource, "out of memory with a single sample");
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kResource || count == 1) throw;
+  }
+  const std::vector<Candidate*> rest(order.begin() + static_cast<int64_t>(done), order.end());
+  RunBatch(rest, first, count / 2, totals);
+  RunBatch(rest, first + count / 2, count - count / 2, totals);
+}
+
+CandidateEvaluator::Counters CandidateEvaluator::counters() const {
+  Counters counters = totals_->counters;
+  if (const auto due = static_cast<double>(totals_->ops_due); due > 0)
+    counters.shared = 1 - static_cast<double>(totals_->ops_run) / due;
+  return counters;
+}
+
+}  // namespace espalier

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "env/data/dataset.h"
+#include "env/eval/candidate_network.h"
+#include "env/eval/race.h"
+#include "env/space/plan.h"
+
+namespace espalier {
+
+/// The samples candidates are compared on and what they get for them; in a fixed order, of which
+/// every front part is a fair sample of the whole.
+class ComparisonSet {
+ public:
+  virtual ~ComparisonSet() = default;
+  virtual int64_t samples() const = 0;
+  virtual std::vector<Tensor> Inputs(int64_t first, int64_t count) const = 0;
+  /// Larger = better, [count] float32 on CPU. Errors: kModel when the outputs do not fit.
+  virtual Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
+                           int64_t count) const = 0;
+};
+
+/// Right (1) or wrong (0) on labelled images; classes take turns in the order, so that a few
+/// hundred images stand for all.
+class ClassifiedImages final : public ComparisonSet {
+ public:
+  /// limit: the first images of the set in that order; 0 = all. Holds the normalised images.
+  ClassifiedImages(const Splits& splits, const ImageSet& images, int64_t limit = 0);
+  int64_t samples() const override { return labels_.size(0); }
+  std::vector<Tensor> Inputs(int64_t first, int64_t count) const override;
+  Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first, int64_t count) const override;
+
+ private:
+  Tensor inputs_, labels_;
+};
+
+struct CandidateOptions {
+  int64_t batch_size = 250;
+  int64_t workers = 0;  ///< threads that evaluate side by side; 0 = as many as ATen would use
+  int64_t threads = 1;  ///< of each worker inside an operator
+  at::ScalarType dtype = at::kFloat;
+  bool share_prefixes = true;
+  RaceOptions race{};
+};
+
+/// What a candidate got.
+struct CandidateScore {
+  bool failed = false;
+  std::string cause{};        ///< of the failure
+  double value = 0;           ///< mean over its samples, larger = better
+  double standard_error = 0;  ///< of that mean
+  int64_t samples = 0;
+  bool dropped = false;  ///< left the race early: fewer samples than the others
+};
+
+/// Evaluates many cuts of a Space on common samples.
+///
+/// All candidates of a call run batch by batch through one graph; workers take batches. Candidates
+/// that agree up to some op share its values. A race drops those that are worse than the best with
+/// the confidence options.race states. What was evaluated before is answered from memory.
+///
+/// Errors   a candidate whose outputs are not finite, or that an operator refuses, is a failed
+///          candidate with its cause; kResource when a batch of one sample does not fit in memory.
+/// Random   none: the same call gives the same values, for any number of workers.
+/// Memory   weights of the kept candidates up to 1 GiB, else they are cut again for every batch;
+/// for
+///          every worker the values of one batch and of the points where candidates part.
+/// Threads  one call at a time.
+class CandidateEvaluator {
+ public:
+  /// All must outlive this.
+  CandidateEvaluator(const Space& space, const ComparisonSet& set, const CandidateOptions& options);
+  ~CandidateEvaluator();
+
+  std::vector<CandidateScore> Evaluate(std::span<const Selection> candidates);
+  CandidateScore Evaluate(const Selection& candidate);
+
+  /// Work done so far, for reports and benchmarks.
+  struct Counters {
+    int64_t evaluated = 0, remembered = 0, failed = 0;
+    int64_t samples = 0;  ///< forwards, in samples; those of shared prefixes count as whole ones
+    double shared = 0;    ///< fraction of all ops that were not run because a prefix was shared
+  };
+  Counters counters() const;
+
+ private:
+  struct Candidate;
+  struct Totals;
+  void RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last);
+  void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count, Totals& totals);
+  std::shared_ptr<const CandidateNetwork::Bound> BoundOf(Candidate& candidate);
+
+  const Space& space_;
+  const ComparisonSet& set_;
+  const CandidateOptions options_;
+  CandidateNetwork network_;
+  std::unordered_map<std::string, std::vector<float>> known_;  // by selection: values so far
+  std::unordered_map<std::string, std::string> failures_;
+  std::unique_ptr<Totals> totals_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,242 @@
+#include "env/eval/candidate_evaluator.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <set>
+
+#include "env/base/error.h"
+#include "env/eval/evaluator.h"
+#include "env/models/models.h"
+#include "env/space/space.h"
+#include "tests/env/space/random_selection.h"
+#include "tests/support/tiny_data.h"
+
+namespace espalier {
+namespace {
+
+using testing_support::TinySplits;
+
+Space SpaceOf(const std::string& model, bool decouple, uint64_t seed = 3) {
+  at::set_num_threads(1);
+  ModelOptions options;
+  options.input_size = 32;
+  options.seed = seed;
+  return BuildSpace(BuildModel(model, options), {.decouple_residuals = decouple});
+}
+
+struct NetworkCase {
+  const char* model;
+  bool decouple;
+};
+
+class CandidateNetworkProperty : public testing::TestWithParam<NetworkCase> {};
+
+TEST_P(CandidateNetworkProperty, OneGraphRunsEveryCutAsTheCutNetworkDoes) {
+  const Space space = SpaceOf(GetParam().model, GetParam().decouple);
+  const CandidateNetwork candidates(space);
+  const at::NoGradGuard no_grad;
+  at::manual_seed(5);
+  const Tensor input = at::randn({3, 3, 32, 32});
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    SCOPED_TRACE(seed);
+    const Selection selection = seed == 4 ? KeepAll(space) : RandomSelection(space, seed);
+    const Tensor expected =
+        Forward(Cut(space.network(), MakePlan(space, selection)), input).to(at::kDouble);
+    const auto bound = candidates.Bind(selection);
+    const Tensor found =
+        candidates.executor().Run(bound.binding, {candidates.Prepare(input)}).front();
+    EXPECT_LE((found - expected).abs().max().item<double>(),
+              1e-5 * expected.abs().max().item<double>());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, CandidateNetworkProperty,
+    testing::Values(NetworkCase{"resnet20", false}, NetworkCase{"resnet20", true},
+                    NetworkCase{"densenet40", false}, NetworkCase{"googlenet_cifar", false},
+                    NetworkCase{"vgg16_bn_cifar", false}, NetworkCase{"mobilenet_v2", false}),
+    [](const auto& info) {
+      return std::string(info.param.model) + (info.param.decouple ? "_decoupled" : "");
+    });
+
+/// Candidates with long common fronts: they differ in one group, from the back to the front.
+std::vector<Selection> Neighbours(const Space& space) {
+  std::vector<Selection> selections = {RandomHalf(space, 1)};
+  const Selection other = RandomHalf(space, 2);
+  for (size_t g = space.groups().size(); g-- > 0;) {
+    selections.push_back(selections.front());
+    selections.back()[g] = other[g];
+  }
+  return selections;
+}
+
+class Fixture {
+ public:
+  explicit Fixture(const std::string& model = "resnet20", bool decouple = false)
+      : space(SpaceOf(model, decouple)),
+        splits(TinySplits(20, 90, 10, 32)),
+        set(splits, splits.validation()) {}
+  const Space space;
+  const Splits splits;
+  const ClassifiedImages set;
+};
+
+TEST(CandidateEvaluatorProperty, AgreesWithEvaluatingEveryCutNetwork) {
+  const Fixture fixture;
+  std::vector<Selection> candidates;
+  for (uint64_t seed = 1; seed <= 5; ++seed)
+    candidates.push_back(RandomSelection(fixture.space, seed));
+  CandidateEvaluator evaluator(fixture.space, fixture.set,
+                               {.batch_size = 32, .workers = 2, .race = {.on = false}});
+  const auto scores = evaluator.Evaluate(candidates);
+  for (size_t c = 0; c < candidates.size(); ++c) {
+    const Accuracy expected =
+        Evaluate(Cut(fixture.space.network(), MakePlan(fixture.space, candidates[c])),
+                 fixture.splits, fixture.splits.validation(), {.fast = false});
+    EXPECT_FALSE(scores[c].failed) << scores[c].cause;
+    EXPECT_EQ(scores[c].samples, 90);
+    EXPECT_DOUBLE_EQ(scores[c].value, expected.value);
+    EXPECT_NEAR(scores[c].standard_error, expected.standard_error, 1e-12);
+  }
+}
+
+TEST(CandidateEvaluatorProperty, SharedPrefixesChangeNoBitAndSaveWork) {
+  for (const bool decouple : {false, true}) {
+    const Fixture fixture("resnet20", decouple);
+    const std::vector<Selection> candidates = Neighbours(fixture.space);
+    // What every sample gets must not change: compare logits through a set that records them.
+    struct Recorder final : ComparisonSet {
+      explicit Recorder(const ComparisonSet& base) : inner(base) {}
+      int64_t samples() const override { return inner.samples(); }
+      std::vector<Tensor> Inputs(int64_t first, int64_t count) const override {
+        return inner.Inputs(first, count);
+      }
+      Tensor PerSample(const std::vector<Tensor>& outputs, int64_t, int64_t) const override {
+        return outputs.front().to(at::kFloat).abs().sum(1).contiguous();
+      }
+      const ComparisonSet& inner;
+    };
+    const Recorder recorder(fixture.set);
+    const CandidateOptions plain{
+        .batch_size = 45, .workers = 1, .share_prefixes = false, .race = {.on = false}};
+    CandidateOptions sharing = plain;
+    sharing.share_prefixes = true;
+    CandidateEvaluator one(fixture.space, recorder, plain), other(fixture.space, recorder, sharing);
+    const auto expected = one.Evaluate(candidates), found = other.Evaluate(candidates);
+    for (size_t c = 0; c < candidates.size(); ++c) EXPECT_EQ(found[c].value, expected[c].value);
+    EXPECT_EQ(one.counters().shared, 0);
+    EXPECT_GT(other.counters().shared, 0.3);
+  }
+}
+
+TEST(CandidateEvaluatorProperty, NumberOfWorkersChangesNothing) {
+  const Fixture fixture;
+  const std::vector<Selection> candidates = Neighbours(fixture.space);
+  std::vector<std::vector<double>> values;
+  for (const int64_t workers : {1, 2, 5}) {
+    CandidateEvaluator evaluator(fixture.space, fixture.set,
+                                 {.batch_size = 16, .workers = workers, .race = {.first = 32}});
+    values.emplace_back();
+    for (const CandidateScore& score : evaluator.Evaluate(candidates))
+      values.back().push_back(score.value);
+  }
+  EXPECT_EQ(values[0], values[1]);
+  EXPECT_EQ(values[0], values[2]);
+}
+
+TEST(CandidateEvaluatorUnit, RemembersWhatItEvaluated) {
+  const Fixture fixture;
+  CandidateEvaluator evaluator(fixture.space, fixture.set,
+                               {.batch_size = 90, .workers = 1, .race = {.on = false}});
+  const Selection one = RandomHalf(fixture.space, 1), other = RandomHalf(fixture.space, 2);
+  const std::vector<Selection> twice = {one, other, one};
+  const auto scores = evaluator.Evaluate(twice);
+  EXPECT_EQ(scores[0].value, scores[2].value);
+  EXPECT_EQ(evaluator.counters().samples, 2 * 90);
+  EXPECT_EQ(evaluator.Evaluate(other).value, scores[1].value);
+  EXPECT_EQ(evaluator.counters().samples, 2 * 90);
+  EXPECT_EQ(evaluator.counters().evaluated, 2);
+  EXPECT_EQ(evaluator.counters().remembered, 2);
+}
+
+/// A set that goes wrong for the candidates and batches it is told to.
+struct FaultySet final : ComparisonSet {
+  explicit FaultySet(const ComparisonSet& base) : inner(base) {}
+  int64_t samples() const override { return inner.samples(); }
+  std::vector<Tensor> Inputs(int64_t first, int64_t count) const override {
+    if (count > most)
+      throw c10::OutOfMemoryError({__func__, __FILE__, __LINE__}, "made-up: out of memory");
+    return inner.Inputs(first, count);
+  }
+  Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
+                   int64_t count) const override {
+    const double mark = outputs.front()[0][0].item<double>();
+    if (first == 0) marks.push_back(mark);
+    if (first == 0 && marks.size() == 2) {
+      if (fault == "throw") throw std::runtime_error("made-up: worker broke");
+      if (fault == "nan") return at::full({count}, std::numeric_limits<float>::quiet_NaN());
+    }
+    return inner.PerSample(outputs, first, count);
+  }
+  const ComparisonSet& inner;
+  int64_t most = 1 << 20;
+  std::string fault;
+  mutable std::vector<double> marks;
+};
+
+TEST(CandidateEvaluatorUnit, ACandidateThatBreaksIsAFailedTrialAndTheOthersGoOn) {
+  const Fixture fixture;
+  const std::vector<Selection> candidates = {
+      RandomHalf(fixture.space, 1), RandomHalf(fixture.space, 2), RandomHalf(fixture.space, 3)};
+  for (const auto& [fault, cause] :
+       {std::pair("throw", "worker broke"), std::pair("nan", "not finite")}) {
+    FaultySet set(fixture.set);
+    set.fault = fault;
+    CandidateEvaluator evaluator(fixture.space, set, {.batch_size = 30, .workers = 1});
+    int failed = 0;
+    for (const CandidateScore& score : evaluator.Evaluate(candidates)) {
+      failed += score.failed;
+      if (score.failed) {
+        EXPECT_NE(score.cause.find(cause), std::string::npos) << score.cause;
+      } else {
+        EXPECT_EQ(score.samples, 90);
+      }
+    }
+    EXPECT_EQ(failed, 1);
+    EXPECT_EQ(evaluator.counters().failed, 1);
+  }
+}
+
+TEST(CandidateEvaluatorUnit, HalvesTheBatchWhenMemoryIsShort) {
+  const Fixture fixture;
+  const std::vector<Selection> candidates = {RandomHalf(fixture.space, 1),
+                                             RandomHalf(fixture.space, 2)};
+  CandidateEvaluator plenty(fixture.space, fixture.set, {.batch_size = 90, .workers = 1});
+  FaultySet set(fixture.set);
+  set.most = 12;
+  CandidateEvaluator short_of(fixture.space, set, {.batch_size = 90, .workers = 1});
+  const auto expected = plenty.Evaluate(candidates), found = short_of.Evaluate(candidates);
+  for (size_t c = 0; c < candidates.size(); ++c) {
+    EXPECT_FALSE(found[c].failed) << found[c].cause;
+    EXPECT_EQ(found[c].value, expected[c].value);
+  }
+  set.most = 0;
+  EXPECT_THROW(CandidateEvaluator(fixture.space, set, {.workers = 1}).Evaluate(candidates), Error);
+}
+
+TEST(CandidateEvaluatorUnit, ClassesTakeTurnsInTheOrder) {
+  const Fixture fixture;
+  const ClassifiedImages some(fixture.splits, fixture.splits.validation(), 10);
+  EXPECT_EQ(some.samples(), 10);
+  std::set<int64_t> classes;
+  for (int64_t label = 0; label < 10; ++label) {
+    const Tensor logits = at::one_hot(at::full({10}, label, at::kLong), 10).to(at::kFloat);
+    EXPECT_EQ(some.PerSample({logits}, 0, 10).sum().item<double>(), 1) << "one image a class";
+  }
+}
+
+}  // namespace
+}  // namespace espalier
