@@ -58,6 +58,10 @@ class Schema {
   Schema& Add(std::string name, std::vector<double>* target, std::string doc);
   Schema& Add(std::string name, std::vector<std::string>* target, std::string doc);
   Schema& Add(std::string name, std::optional<Quantity>* target, std::string doc);
+  Schema& Append(const Schema& other) {
+    fields_.insert(fields_.end(), other.fields_.begin(), other.fields_.end());
+    return *this;
+  }
   const std::vector<Field>& fields() const { return fields_; }
 
  private:

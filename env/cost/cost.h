@@ -110,6 +110,8 @@ class Budget {
   /// that every bound holds and the tightest is missed by as little as possible.
   /// decision: [groups] in (0, 1] -> kept counts. Under 100 us for 100 groups.
   std::vector<int64_t> Project(const Decision& decision) const;
+  /// Nearest counts that round_to, min_keep and max_keep allow, whatever they cost.
+  std::vector<int64_t> Nearest(const Decision& decision) const { return Round(decision, 1); }
 
  private:
   std::vector<int64_t> Round(const Decision& decision, double scale) const;

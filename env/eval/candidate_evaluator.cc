@@ -59,7 +59,7 @@ struct CandidateEvaluator::Candidate {
   std::string key{};
   std::vector<float> values{};  // [samples], the first `seen` are known
   int64_t seen = 0;
-  bool dropped = false;
+  int64_t raced = 0;  // samples it stayed in this race for: the score does not depend on memory
   std::shared_ptr<const CandidateNetwork::Bound> bound{};  // empty: cut again for every batch
   std::vector<uint64_t> signature{};
   std::atomic<bool> failed = false;
@@ -165,7 +165,12 @@ std::shared_ptr<const CandidateNetwork::Bound> CandidateEvaluator::BoundOf(Candi
   return bound;
 }
 
-std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selection> candidates) {
+std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selection> candidates,
+                                                         int64_t samples, int64_t keep) {
+  if (samples == 0) samples = set_.samples();
+  ESPALIER_CHECK(samples > 0 && samples <= set_.samples(), samples, " samples of ", set_.samples());
+  RaceOptions race = options_.race;
+  if (keep > 0) race.keep = keep;
   std::vector<std::unique_ptr<Candidate>> distinct;
   std::unordered_map<std::string, Candidate*> by_key;
   std::vector<Candidate*> asked;
@@ -186,7 +191,7 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
         known->cause = found->second;
       }
       known->key = std::move(key);
-      const bool remembered = known->failed || known->seen == set_.samples();
+      const bool remembered = known->failed || known->seen >= samples;
       (remembered ? totals_->counters.remembered : totals_->counters.evaluated) += 1;
     } else {
       ++totals_->counters.remembered;
@@ -197,24 +202,25 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
   std::vector<Candidate*> active;
   for (const auto& candidate : distinct)
     if (!candidate->failed) active.push_back(candidate.get());
-  const std::vector<int64_t> rounds = RaceRounds(set_.samples(), options_.race);
+  const std::vector<int64_t> rounds = RaceRounds(samples, race);
   int64_t from = 0;
   for (const int64_t to : rounds) {
     RunBatches(active, from, to);
     std::erase_if(active, [](const Candidate* c) { return c->failed.load(); });
-    for (Candidate* candidate : active) candidate->seen = std::max(candidate->seen, to);
+    for (Candidate* candidate : active) {
+      candidate->seen = std::max(candidate->seen, to);
+      candidate->raced = to;
+    }
     from = to;
-    if (to == set_.samples()) break;
+    if (to == samples) break;
     std::vector<std::span<const float>> values;
     for (const Candidate* candidate : active)
       values.emplace_back(candidate->values.data(), static_cast<size_t>(to));
     std::vector<Candidate*> left;
     const auto decisions = static_cast<int64_t>(rounds.size()) - 1;
-    const std::vector<size_t> losers = Losers(values, decisions, options_.race);
-    for (size_t c = 0; c < active.size(); ++c) {
-      active[c]->dropped = std::binary_search(losers.begin(), losers.end(), c);
-      if (!active[c]->dropped) left.push_back(active[c]);
-    }
+    const std::vector<size_t> losers = Losers(values, decisions, race);
+    for (size_t c = 0; c < active.size(); ++c)
+      if (!std::binary_search(losers.begin(), losers.end(), c)) left.push_back(active[c]);
     active = std::move(left);
   }
 
@@ -224,7 +230,6 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
       continue;
     }
     candidate->values.resize(static_cast<size_t>(candidate->seen));
-    candidate->dropped = candidate->seen < set_.samples();
     known_[candidate->key] = candidate->values;
   }
   totals_->counters.failed = static_cast<int64_t>(failures_.size());
@@ -232,16 +237,17 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
   for (const Candidate* candidate : asked) {
     CandidateScore score{.failed = candidate->failed, .cause = candidate->cause};
     if (!score.failed) {
-      const auto n = static_cast<double>(candidate->seen);
+      const auto n = static_cast<double>(candidate->raced);
+      const auto raced = static_cast<size_t>(candidate->raced);
       double sum = 0, squares = 0;
-      for (const float value : candidate->values) {
+      for (const float value : std::span(candidate->values).first(raced)) {
         sum += value;
         squares += static_cast<double>(value) * value;
       }
       score.value = sum / n;
       score.standard_error = std::sqrt(std::max(0.0, squares / n - score.value * score.value) / n);
-      score.samples = candidate->seen;
-      score.dropped = candidate->dropped;
+      score.samples = candidate->raced;
+      score.dropped = candidate->raced < samples;
     }
     scores.push_back(std::move(score));
   }

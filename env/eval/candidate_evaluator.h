@@ -78,7 +78,10 @@ class CandidateEvaluator {
   CandidateEvaluator(const Space& space, const ComparisonSet& set, const CandidateOptions& options);
   ~CandidateEvaluator();
 
-  std::vector<CandidateScore> Evaluate(std::span<const Selection> candidates);
+  /// On the first `samples` of the set (0 = all), as one race for the best `keep` (0 = what the
+  /// options say).
+  std::vector<CandidateScore> Evaluate(std::span<const Selection> candidates, int64_t samples = 0,
+                                       int64_t keep = 0);
   CandidateScore Evaluate(const Selection& candidate);
 
   /// Work done so far, for reports and benchmarks.
