@@ -26,7 +26,7 @@ struct Proposal {
 struct Trial {
   int64_t number = 0;           ///< 0, 1, ... in the order asked
   std::string origin{};         ///< "uniform", "enqueued", or the proposer
-  Proposal proposal{};          ///< as asked
+  Proposal proposal{};          ///< as asked; without a decision when it was refused
   std::vector<int64_t> kept{};  ///< as evaluated, [groups]; empty when the proposal was refused
   bool feasible = false;        ///< every bound holds
   bool failed = false;

@@ -299,7 +299,9 @@ class SearchLoop {
       if (origin.empty()) trial.origin = batch.empty() ? "uniform" : "enqueued";
       trial.cause = Refusal(trial.proposal);
       trial.failed = !trial.cause.empty();
-      if (!trial.failed) {
+      if (trial.failed) {
+        trial.proposal = {};  // it may hold anything, not only what a journal can
+      } else {
         const Decision& decision = trial.proposal.decision;
         trial.kept =
             trial.proposal.as_is ? env_.budget.Nearest(decision) : env_.budget.Project(decision);
