@@ -5,6 +5,8 @@
 //   autobot MODEL BATCH STEPS            seconds a step of the search
 //   trace MODEL coupled|decoupled        label trace + groups, cost model, one forward of 1 image
 //   project MODEL ROUNDS                 microseconds a projection
+//   candidates WEIGHTS DATA COUNT SAMPLES fp32|bf16 race|full shared|alone WORKERS
+//                                        evaluates random cuts of ResNet-56 to half its MACs
 //   cut FILE.pt2 ROUNDS                  trace, groups, L1 scores, plan and cut to half of every
 //   width
 #include <ATen/ATen.h>
@@ -22,6 +24,7 @@
 #include "env/base/error.h"
 #include "env/base/log.h"
 #include "env/cost/cost.h"
+#include "env/eval/candidate_evaluator.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
@@ -179,6 +182,57 @@ json MeasureProjection(std::istream& in) {
   return {{"seconds", seconds / static_cast<double>(rounds)}, {"groups", space.groups().size()}};
 }
 
+/// Random keep ratios at half the MACs, evaluated on test images. The weights may have seen every
+/// training image, and what they do on those tells nothing.
+json MeasureCandidates(std::istream& in) {
+  std::string weights, root, precision, race, sharing;
+  int64_t count = 0, samples = 0, workers = 0;
+  in >> weights >> root >> count >> samples >> precision >> race >> sharing >> workers;
+  DataConfig data;
+  data.root = root;
+  data.mean = {0.485, 0.456, 0.406};
+  data.std = {0.229, 0.224, 0.225};
+  const Splits splits = Splits::Load(data);
+  const Space space = BuildSpace(LoadModel("resnet56:" + weights), {.decouple_residuals = true});
+  const CostModel cost(space);
+  BudgetConfig bounds;
+  bounds.macs = Quantity{0.5, true};
+  const Budget budget(cost, bounds);
+  const auto criterion = Registry<Criterion>::Global().Create("criterion", "l1_norm");
+  const auto scores = ScoreGroups(*criterion, space, space.network().store, 0);
+  Rng rng(1, 0, "bench/candidates");
+  std::vector<Selection> candidates;
+  for (int64_t i = 0; i < count; ++i) {
+    Decision decision;
+    for (size_t g = 0; g < space.groups().size(); ++g) decision.push_back(rng.Uniform(0.2, 1.0));
+    candidates.push_back(SelectTop(space, scores, budget.Project(decision)));
+  }
+  const ClassifiedImages set(splits, splits.test(), samples);
+  CandidateOptions options{.workers = workers};
+  options.dtype = precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  options.race.on = race == "race";
+  options.share_prefixes = sharing == "shared";
+  CandidateEvaluator warm_up(space, set, options);
+  warm_up.Evaluate(candidates.front());
+  json values = json::array(), errors = json::array();
+  int64_t forwards = 0, dropped = 0;
+  const double seconds = Seconds([&] {
+    CandidateEvaluator evaluator(space, set, options);
+    for (const CandidateScore& score : evaluator.Evaluate(candidates)) {
+      ESPALIER_CHECK(!score.failed, score.cause);
+      values.push_back(score.value);
+      errors.push_back(score.standard_error);
+      dropped += score.dropped;
+    }
+    forwards = evaluator.counters().samples;
+  });
+  return {{"seconds", seconds},
+          {"values", values},
+          {"errors", errors},
+          {"dropped", dropped},
+          {"forwards", forwards}};
+}
+
 json Measure(const std::string& line) {
   std::istringstream in(line);
   std::string what;
@@ -186,6 +240,7 @@ json Measure(const std::string& line) {
   if (what == "train") return MeasureTraining(in);
   if (what == "eval") return MeasureEvaluation(in);
   if (what == "autobot") return MeasureAutobot(in);
+  if (what == "candidates") return MeasureCandidates(in);
   if (what == "trace") return MeasureTrace(in);
   if (what == "cut") return MeasureCut(in);
   if (what == "project") return MeasureProjection(in);
