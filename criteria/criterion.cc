@@ -1,95 +1,87 @@
 #include "criteria/criterion.h"
 
+#include <ATen/ATen.h>
+
+#include <algorithm>
 #include <cmath>
-#include <set>
+
+#include "env/base/config.h"
+#include "env/base/error.h"
 
 namespace espalier {
 namespace {
 
-/// Stored names that every op reads as an argument called `bias`.
-std::set<std::string> BiasNames(const Network& network) {
-  std::set<std::string> biases, others;
-  for (const Op& op : network.graph.ops) {
-    for (const Use& use : UsesOf(op)) {
-      const Value& value = network.graph.values[static_cast<size_t>(use.value)];
-      if (value.target.empty()) continue;
-      const auto& argument = op.handle.schema().arguments()[static_cast<size_t>(use.arg)];
-      (argument.name() == "bias" ? biases : others).insert(network.store.Canonical(value.target));
-    }
-  }
-  for (const std::string& name : others) biases.erase(name);
-  return biases;
+std::string Trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string::npos) return "";
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
-/// [blocks * size, elements]: the coordinates of an axis whose axis-0 blocks keep different
-/// indices; coordinate (block, offset) stands at block * size + offset.
-Tensor BlockedAxisFirst(const Tensor& weight, const Member& member) {
-  const int64_t rows = weight.size(0) / member.blocks;
-  const int64_t size = weight.size(member.axis);
-  return weight.movedim(member.axis, 1)
-      .reshape({member.blocks, rows, size, -1})  // [blocks, rows, size, rest]
-      .transpose(1, 2)                           // [blocks, size, rows, rest]
-      .reshape({member.blocks * size, -1});
+bool IsWord(const std::string& value) {
+  if (value == "true" || value == "false" || value.empty()) return false;
+  return std::isalpha(static_cast<unsigned char>(value.front())) &&
+         std::all_of(value.begin(), value.end(),
+                     [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
 }
 
-Tensor SliceByUnit(const Group& group, const Member& member, const Tensor& stored) {
-  const Tensor weight = stored.detach().to(at::kCPU);
-  const auto wanted = static_cast<int64_t>(member.indices.size());
-  const int64_t first = member.first_unit, count = member.units();
-  ESPALIER_CHECK(wanted == count * member.per_unit && first >= 0 && first + count <= group.units,
-                 "group '", group.name, "', member '", member.parameter, "': ", wanted,
-                 " indices of ", member.per_unit, " a unit from unit ", first, " of ", group.units);
-  if (member.axis >= weight.dim()) {
-    throw Error(ErrorKind::kModel,
-                Str("group '", group.name, "': '", member.parameter, "' has ", weight.dim(),
-                    " axes, the space names axis ", member.axis),
-                "weights of another network?");
+/// "mode=vector, p = 3" as the lines of a TOML table.
+std::string OptionLines(const std::string& text, const std::string& options) {
+  std::string lines;
+  for (size_t start = 0; start < options.size();) {
+    size_t end = options.find(',', start);
+    if (end == std::string::npos) end = options.size();
+    const std::string option = options.substr(start, end - start);
+    const size_t equals = option.find('=');
+    if (equals == std::string::npos || option.find('\n') != std::string::npos)
+      throw Error(ErrorKind::kConfig,
+                  Str("criterion '", text, "': '", Trimmed(option), "' is no option"),
+                  "write NAME(key=value, key=value)");
+    std::string value = Trimmed(option.substr(equals + 1));
+    if (IsWord(value)) value = Str('"', value, '"');
+    lines += Str(Trimmed(option.substr(0, equals)), " = ", value, "\n");
+    start = end + 1;
   }
-  const bool blocked = member.blocks > 1 && member.axis != 0;
-  const int64_t size = weight.size(member.axis) * (blocked ? member.blocks : 1);
-  const Tensor index = at::tensor(member.indices, at::kLong);
-  if (wanted > 0 && index.max().item<int64_t>() >= size) {
-    throw Error(
-        ErrorKind::kModel,
-        Str("group '", group.name, "': axis ", member.axis, " of '", member.parameter, "' has ",
-            size, " coordinates, the space names coordinate ", index.max().item<int64_t>()),
-        "weights of another network?");
-  }
-  // Picked before it is widened: a consumer of many groups is large and gives each of them little.
-  const Tensor picked = blocked ? BlockedAxisFirst(weight, member).index_select(0, index)
-                                : weight.index_select(member.axis, index).movedim(member.axis, 0);
-  const Tensor slices = picked.to(at::kDouble).reshape({count, -1});
-  if (count == group.units) return slices.contiguous();
-  // Units this tensor does not touch (the queries' dims of a value projection) have zeros here;
-  // they compete within blocks, which are all of one kind.
-  return at::constant_pad_nd(slices, {0, 0, first, group.units - first - count}).contiguous();
+  return lines;
+}
+
+[[noreturn]] void ThrowNeeds(const Needs& needs, const Statistics* statistics) {
+  std::string missing;
+  for (const Need need : needs)
+    if (!statistics || !statistics->collected.contains(need))
+      missing += Str(missing.empty() ? "" : ", ", NeedName(need));
+  throw Error(ErrorKind::kConfig, Str("the criterion needs data (", missing, " statistics)"),
+              "choose a criterion with the fact \"data-free\", or one strategy that calibrates: "
+              "`espalier list strategies ranking`");
 }
 
 }  // namespace
 
-std::vector<GroupView> ViewGroups(const Space& space, const ParameterStore& store) {
-  const at::NoGradGuard no_grad;
-  const std::set<std::string> biases = BiasNames(space.network());
-  std::vector<GroupView> views;
-  for (const Group& group : space.groups()) {
-    GroupView view{.name = group.name, .units = group.units, .slices = {}};
-    for (const Member& member : group.members) {
-      if (store.Kind(member.parameter) != StoreKind::kParameter) continue;
-      view.slices.push_back({.parameter = member.parameter,
-                             .role = member.role,
-                             .is_bias = biases.contains(member.parameter),
-                             .weight = SliceByUnit(group, member, store.Get(member.parameter))});
-    }
-    views.push_back(std::move(view));
-  }
-  return views;
+std::unique_ptr<Criterion> MakeCriterion(const std::string& text) {
+  const auto& registry = Registry<Criterion>::Global();
+  const size_t open = text.find('(');
+  const std::string name = Trimmed(text.substr(0, open));
+  if (open == std::string::npos) return registry.Create("criterion", name);
+  const std::string rest = Trimmed(text.substr(open + 1));
+  if (rest.empty() || rest.back() != ')')
+    throw Error(ErrorKind::kConfig, Str("criterion '", text, "': ')' is missing"),
+                "write NAME(key=value, key=value)");
+  registry.Get("criterion", name);
+  const std::string lines = OptionLines(text, rest.substr(0, rest.size() - 1));
+  return registry.Create(
+      "criterion", name,
+      ConfigDocument::Parse("[criterion]\n" + lines, Str("criterion '", text, "'"))
+          .Section("criterion"));
 }
 
 std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const Space& space,
-                                             const ParameterStore& store, uint64_t seed) {
+                                             const ParameterStore& store, uint64_t seed,
+                                             const Statistics* statistics) {
   const at::NoGradGuard no_grad;
+  const Needs needs = criterion.needs();
+  for (const Need need : needs)
+    if (!statistics || !statistics->collected.contains(need)) ThrowNeeds(needs, statistics);
   std::vector<std::vector<double>> scores;
-  for (const GroupView& view : ViewGroups(space, store)) {
+  for (const GroupView& view : ViewGroups(space, store, statistics)) {
     const Tensor scored = criterion.Score(view, seed).to(at::kCPU, at::kDouble).contiguous();
     if (scored.dim() != 1 || scored.size(0) != view.units) {
       throw Error(ErrorKind::kModel, Str("group '", view.name, "': the criterion returned ",
@@ -106,33 +98,6 @@ std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const S
     }
   }
   return scores;
-}
-
-Reduce ParseReduce(const std::string& name) {
-  for (size_t i = 0; i < kReduceNames.size(); ++i) {
-    if (kReduceNames[i] == name) return static_cast<Reduce>(i);
-  }
-  throw Error(ErrorKind::kConfig, Str("unknown reduction '", name, "'"),
-              SuggestName(name, kReduceNames));
-}
-
-Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce) {
-  ESPALIER_CHECK(!members.empty(), "no member to reduce");
-  if (reduce == Reduce::kFirst) return members.front();
-  const Tensor all = at::stack(members);  // [M, units]
-  switch (reduce) {
-    case Reduce::kSum:
-      return all.sum(0);
-    case Reduce::kMean:
-      return all.mean(0);
-    case Reduce::kMax:
-      return std::get<0>(all.max(0));
-    case Reduce::kProd:
-      return all.prod(0);
-    case Reduce::kFirst:
-      break;
-  }
-  ESPALIER_CHECK(false, "unknown reduction");
 }
 
 }  // namespace espalier

@@ -23,7 +23,8 @@ Schema Describe(SearchLoopConfig& config) {
   schema.Add("evaluations", &config.evaluations, "candidates, in whole evaluations", {.low = 1});
   schema.Add("samples", &config.samples, "validation samples of a whole evaluation; 0 = all",
              {.low = 0});
-  schema.Add("criterion", &config.criterion, "which units a ratio keeps; `espalier list criteria`");
+  schema.Add("criterion", &config.criterion,
+             "which units a ratio keeps: NAME or NAME(key=value, ...), one that needs no data");
   schema.Add("precision", &config.precision, "of candidate evaluation; bf16 ranks as well, faster",
              {"fp32", "bf16"});
   schema.Add("race", &config.race, "drop clear losers of a batch early");
@@ -176,7 +177,7 @@ class SearchLoop {
       problem_.low.push_back(std::clamp(bounds.min_keep, blocks / units, 1.0));
       problem_.high.push_back(std::max(bounds.max_keep, problem_.low.back()));
     }
-    const auto criterion = Registry<Criterion>::Global().Create("criterion", config.criterion);
+    const auto criterion = MakeCriterion(config.criterion);
     scores_ = ScoreGroups(*criterion, env_.space, env_.network().store,
                           StreamSeed(context.seed, context.trial, name + "/criterion"));
     set_.emplace(splits, splits.validation(), config.samples);

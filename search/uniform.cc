@@ -8,17 +8,17 @@ namespace espalier {
 
 Schema Describe(UniformConfig& config) {
   Schema schema;
-  schema.Add("criterion", &config.criterion, "how units are ranked; `espalier list criteria`");
+  schema.Add("criterion", &config.criterion,
+             "how units are ranked: NAME or NAME(key=value, ...), one that needs no data; "
+             "`espalier list criteria`");
   return schema;
 }
 
-Uniform::Uniform(const UniformConfig& config) : config_(config) {
-  Registry<Criterion>::Global().Get("criterion", config.criterion);
-}
+Uniform::Uniform(const UniformConfig& config) : config_(config) { MakeCriterion(config.criterion); }
 
 SearchResult Uniform::Run(const Environment& environment, SearchContext& context) const {
   const auto start = std::chrono::steady_clock::now();
-  const auto criterion = Registry<Criterion>::Global().Create("criterion", config_.criterion);
+  const auto criterion = MakeCriterion(config_.criterion);
   SearchResult result;
   result.scores = ScoreGroups(*criterion, environment.space, environment.network().store,
                               StreamSeed(context.seed, context.trial, "uniform/criterion"));

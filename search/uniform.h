@@ -7,7 +7,7 @@
 namespace espalier {
 
 struct UniformConfig {
-  std::string criterion = "l1_norm";  ///< any registered criterion, with its default options
+  std::string criterion = "l1_norm";  ///< data-free, with options: "l2_norm(p=3)"
 };
 Schema Describe(UniformConfig& config);
 

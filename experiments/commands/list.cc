@@ -93,7 +93,10 @@ std::string SheetText(const std::string& kind, const Sheet& sheet) {
     text += (i == 0 ? "  facts   " : ", ") + sheet.info.facts[i];
   if (!sheet.info.facts.empty()) text += "\n";
   if (sheet.keys.empty()) return text + "  no keys of its own\n";
-  text += Str("\nkeys", kind == "strategies" ? " of [strategy] beside name" : "", ":\n");
+  const std::string where = kind == "strategies" ? " of [strategy] beside name"
+                            : kind == "criteria" ? Str(", as ", sheet.info.name, "(key=value, ...)")
+                                                 : "";
+  text += Str("\nkeys", where, ":\n");
   TextTable table({"key", "type", "default", "allowed", "meaning"});
   for (const auto& key : sheet.keys)
     table.Add(
@@ -144,15 +147,22 @@ int RunList(const Arguments& arguments) {
     TextTable table({});
     for (const auto& sheet : kind.sheets) {
       json[kind.name].push_back(ToJson(sheet));
-      table.Add({sheet.info.name, sheet.info.summary});
+      if (arguments.Has("long"))
+        text += "\n" + SheetText(kind.name, sheet);
+      else
+        table.Add({sheet.info.name, sheet.info.summary});
     }
-    text += table.Text("  ");
+    if (!arguments.Has("long")) text += table.Text("  ");
   }
   if (arguments.json())
     PrintJson(json);
   else
     Print(text + "\nespalier list KIND NAME shows a data sheet.\n");
   return 0;
+}
+
+void AddListOptions(OptionList& add) {
+  add.Flag("long", "the whole data sheet of everything listed");
 }
 
 }  // namespace
@@ -162,9 +172,11 @@ const Command kListCommand = {
     .usage = "[KIND] [NAME]",
     .summary = "what is registered, from its data sheet",
     .detail = {},
-    .examples = {"espalier list", "espalier list models", "espalier list strategies autobot"},
+    .examples = {"espalier list", "espalier list models", "espalier list strategies autobot",
+                 "espalier list criteria --long"},
     .least_positional = 0,
     .most_positional = 2,
+    .add_options = AddListOptions,
     .run = RunList};
 
 }  // namespace espalier

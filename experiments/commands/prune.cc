@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
 #include "env/base/registry.h"
@@ -9,6 +10,7 @@
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
 #include "experiments/plan_text.h"
+#include "search/ranking.h"
 #include "search/strategy.h"
 
 namespace espalier {
@@ -58,21 +60,27 @@ BudgetConfig ReadBudget(const Arguments& arguments) {
 }
 
 SearchResult Choose(const Arguments& arguments, const Environment& environment) {
-  const auto section =
-      ConfigDocument::Parse(Str("[strategy]\ncriterion = \"", arguments.Text("criterion"), "\"\n"),
-                            "--criterion")
-          .Section("strategy");
-  const auto strategy = Registry<Strategy>::Global().Create("strategy", "uniform", section);
+  const RankingConfig config{
+      .criterion = arguments.Text("criterion"),
+      .scope = {.scope = arguments.Text("scope"), .normaliser = arguments.Text("normaliser")}};
+  const Needs needs = MakeCriterion(config.criterion)->needs();
+  if (!needs.empty())
+    throw Error(ErrorKind::kUsage,
+                Str("--criterion ", config.criterion, " needs data (", NeedName(*needs.begin()),
+                    " statistics), and prune has none"),
+                "espalier run with strategy.name = \"ranking\" calibrates on [data]");
   SearchContext context;
   context.seed = static_cast<uint64_t>(arguments.Integer("seed"));
-  return strategy->Run(environment, context);
+  return RankingSearch(config).Run(environment, context);
 }
 
 std::string ResultText(const Arguments& arguments, const ordered_json& json) {
   std::string text;
   if (arguments.Has("dry-run"))
     text = Str("what goes, by the smallest ", arguments.Text("criterion"),
-               " in its group, at one keep ratio for all groups:\n",
+               arguments.Text("scope") == "local"
+                   ? " in its group, at one keep ratio for all groups:\n"
+                   : Str(", ranked ", arguments.Text("scope"), ":\n"),
                PlanEffectsText(json, arguments.Has("all")), "\n");
   text += CostChangeText(json["cost"], arguments.Text("convention"));
   if (arguments.Has("dry-run")) return text + "nothing was written (--dry-run)\n";
@@ -136,7 +144,11 @@ void AddOptions(OptionList& add) {
   add.Text("macs", "BOUND", "", "0.5 is a fraction of the uncut network, 55.84M an amount");
   add.Text("params", "BOUND", "", "bound on parameters");
   add.Text("activation-bytes", "BOUND", "", "bound on the bytes of all activations, batch 1");
-  add.Text("criterion", "NAME", "l1_norm", "what units stay; see espalier list criteria");
+  add.Text("criterion", "NAME", "l1_norm",
+           "what units stay; see espalier list criteria; options as NAME(key=value, ...)");
+  add.Text("scope", "NAME", "local",
+           "what is ranked together: local, global, global_per_cost, isomorphic, entropy_softmax");
+  add.Text("normaliser", "NAME", "none", "of each group's scores: mean, max, lamp, ...");
   add.Text("convention", "NAME", "canonical", "how MACs are counted: canonical, thop, autobot");
   add.Integer("round-to", "N", 1, "kept counts are multiples of this");
   add.Real("min-keep", "RATIO", 0, "least keep ratio of a group");
@@ -155,10 +167,13 @@ const Command kPruneCommand = {
     .usage = "MODEL",
     .summary = "one shot by a criterion, no data needed",
     .detail =
-        "The same keep ratio in every group; which units stay is the criterion's choice.\n"
+        "Which units stay is the criterion's choice; --scope local keeps the same ratio in every\n"
+        "group, the others rank units across groups.\n"
         "espalier run searches instead, and fine-tunes.",
     .examples = {"espalier prune resnet20:weights.safetensors --macs 0.5 --out /tmp/pruned",
-                 "espalier prune model.pt2 --macs 0.5 --params 0.6 --dry-run"},
+                 "espalier prune model.pt2 --macs 0.5 --params 0.6 --dry-run",
+                 "espalier prune model.pt2 --macs 0.5 --criterion 'l2_norm(reduce=mean)' "
+                 "--scope global --normaliser mean --dry-run"},
     .least_positional = 1,
     .most_positional = 1,
     .add_options = AddOptions,

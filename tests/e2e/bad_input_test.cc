@@ -110,6 +110,10 @@ TEST(BadInputE2e, PruneChecksItsOptions) {
   ExpectFailure({"prune", "resnet20", "--macs", "much", "--dry-run"}, 2, {"--macs"});
   ExpectFailure({"prune", "resnet20", "--macs", "0.5", "--criterion", "l1", "--dry-run"}, 2,
                 {"l1_norm"});
+  ExpectFailure({"prune", "resnet20", "--macs", "0.5", "--criterion", "taylor", "--dry-run"}, 2,
+                {"needs data", "ranking"});
+  ExpectFailure({"prune", "resnet20", "--macs", "0.5", "--scope", "globl", "--dry-run"}, 2,
+                {"global"});
   ExpectFailure({"prune", "resnet20", "--macs", "0.5", "--convention", "flops", "--dry-run"}, 2,
                 {"flops", "canonical"});
 }

@@ -12,8 +12,8 @@ int main() {
   const GroupView group{
       .name = "g",
       .units = 3,
-      .slices = {
-          {.parameter = "w", .weight = at::tensor({-2.0, 1.0, 4.0}, at::kDouble).view({3, 1})}}};
+      .slices = {MakeSlice("w", MemberRole::kProducer,
+                           at::tensor({-2.0, 1.0, 4.0}, at::kDouble).view({3, 1}))}};
   const auto& registry = Registry<Criterion>::Global();
   const at::Tensor own = registry.Create("criterion", "unit_index")->Score(group, 1);
   const at::Tensor theirs = registry.Create("criterion", "l1_norm")->Score(group, 1);

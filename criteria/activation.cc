@@ -1,0 +1,35 @@
+#include "criteria/activation.h"
+
+#include <ATen/ATen.h>
+
+namespace espalier {
+
+Schema Describe(ActivationConfig& config) {
+  Schema schema;
+  schema.Add("mode", &config.mode, "mean square or mean absolute value", {"energy", "mean"});
+  schema.Add("reduce", &config.reduce, "how several places where the unit is read become one",
+             kReduceNames);
+  return schema;
+}
+
+Tensor Activation::Score(const GroupView& group, uint64_t /*seed*/) const {
+  ESPALIER_CHECK(group.units > 0 && !group.slices.empty(), "group '", group.name, "' is empty");
+  std::vector<Tensor> reads;
+  for (const GroupView::Read& read : group.reads) {
+    if (!read.statistics->energy.defined()) continue;
+    reads.push_back(
+        read.Sum(config_.mode == "energy" ? read.statistics->energy : read.statistics->mean_abs));
+  }
+  if (reads.empty())
+    throw Error(ErrorKind::kModel, Str("group '", group.name, "': no activation carries its units"),
+                "choose a criterion on weights, or exclude the layer: space.exclude");
+  return ReduceMembers(reads, ParseReduce(config_.reduce));
+}
+
+ESPALIER_REGISTER_CRITERION(Activation, ActivationConfig,
+                            {.name = "activation",
+                             .summary = "mean square of the activations its consumers read",
+                             .source = "arXiv:2407.14679 §2.2",
+                             .facts = {"deterministic"}})
+
+}  // namespace espalier

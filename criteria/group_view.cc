@@ -1,0 +1,126 @@
+#include "criteria/group_view.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+/// How ops read each stored parameter: "bias", "scale" of a normalisation, or "".
+std::map<std::string, std::string> ParameterUses(const Network& network) {
+  std::map<std::string, std::string> uses;
+  for (const Op& op : network.graph.ops) {
+    const std::string& target = op.handle.operator_name().name;
+    for (const Use& use : UsesOf(op)) {
+      const Value& value = network.graph.values[static_cast<size_t>(use.value)];
+      if (value.target.empty()) continue;
+      const auto& argument = op.handle.schema().arguments()[static_cast<size_t>(use.arg)].name();
+      const bool norm = target.find("_norm") != std::string::npos;
+      const std::string found = argument == "bias"             ? "bias"
+                                : norm && argument == "weight" ? "scale"
+                                                               : "";
+      const auto [entry, fresh] = uses.try_emplace(network.store.Canonical(value.target), found);
+      if (!fresh && entry->second != found) entry->second.clear();
+    }
+  }
+  return uses;
+}
+
+GroupView::Read ViewRead(const Space& space, size_t group, const ReadStatistics& statistics) {
+  const int64_t first = space.unit_offset(group), units = space.groups()[group].units;
+  const auto local = [&](int64_t unit) {
+    return unit >= first && unit < first + units ? unit - first : -1;
+  };
+  GroupView::Read read{
+      .statistics = &statistics,
+      .op =
+          space.network().graph.ops[static_cast<size_t>(statistics.op)].handle.operator_name().name,
+      .unit = {},
+      .units = units};
+  bool any = false;
+  for (const int32_t unit : statistics.unit) {
+    int64_t own = -1;
+    if (unit >= 0) {
+      own = local(unit);
+      if (own < 0 && space.parent_of_unit(unit) >= 0) own = local(space.parent_of_unit(unit));
+    }
+    read.unit.push_back(own);
+    any = any || own >= 0;
+  }
+  if (!any) read.unit.clear();
+  return read;
+}
+
+}  // namespace
+
+Tensor GroupView::Read::Sum(const Tensor& by_coordinate) const {
+  const Tensor values = by_coordinate.to(at::kDouble).contiguous();
+  ESPALIER_CHECK(values.numel() == static_cast<int64_t>(unit.size()), values.sizes(), " for ",
+                 unit.size(), " coordinates");
+  Tensor sums = at::zeros({units}, at::kDouble);
+  for (size_t i = 0; i < unit.size(); ++i)
+    if (unit[i] >= 0)
+      sums.mutable_data_ptr<double>()[unit[i]] += values.const_data_ptr<double>()[i];
+  return sums;
+}
+
+GroupView::Slice MakeSlice(const std::string& parameter, MemberRole role, const Tensor& weight,
+                           bool is_bias) {
+  return {.parameter = parameter,
+          .role = role,
+          .is_bias = is_bias,
+          .weight = weight,
+          .layout = UnitLayout::Rows(parameter, role, weight.size(0))};
+}
+
+std::vector<GroupView> ViewGroups(const Space& space, const ParameterStore& store,
+                                  const Statistics* statistics) {
+  const std::map<std::string, std::string> uses = ParameterUses(space.network());
+  const auto use_of = [&](const std::string& parameter) {
+    const auto found = uses.find(parameter);
+    return found == uses.end() ? std::string() : found->second;
+  };
+  std::vector<GroupView> views;
+  for (size_t g = 0; g < space.groups().size(); ++g) {
+    const Group& group = space.groups()[g];
+    GroupView view{.name = group.name, .kind = group.kind, .units = group.units, .slices = {}};
+    for (size_t m = 0; m < group.members.size(); ++m) {
+      const Member& member = group.members[m];
+      if (store.Kind(member.parameter) != StoreKind::kParameter) continue;
+      GroupView::Slice slice{.parameter = member.parameter,
+                             .role = member.role,
+                             .is_bias = use_of(member.parameter) == "bias",
+                             .is_norm = use_of(member.parameter) == "scale",
+                             .weight = store.Get(member.parameter).detach(),
+                             .layout = UnitLayout(group.name, group.units, member)};
+      if (statistics) {
+        if (const auto found = statistics->parameters.find(member.parameter);
+            found != statistics->parameters.end()) {
+          slice.statistics = &found->second;
+          slice.products = &statistics->products[g][m];
+        }
+        const auto gram = statistics->grams.find(member.parameter);
+        if (member.role == MemberRole::kConsumer && gram != statistics->grams.end())
+          slice.gram = &gram->second;
+      }
+      view.slices.push_back(std::move(slice));
+    }
+    if (statistics) {
+      for (const ReadStatistics& read : statistics->reads) {
+        GroupView::Read found = ViewRead(space, g, read);
+        if (!found.unit.empty()) view.reads.push_back(std::move(found));
+      }
+      if (statistics->ablation.defined())
+        view.ablation = statistics->ablation.narrow(0, space.unit_offset(g), group.units);
+    }
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+}  // namespace espalier

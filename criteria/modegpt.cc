@@ -1,0 +1,56 @@
+#include "criteria/modegpt.h"
+
+#include <ATen/ATen.h>
+
+#include "criteria/consumer_columns.h"
+#include "criteria/modular.h"
+
+namespace espalier {
+
+Schema Describe(ModegptConfig& config) {
+  Schema schema;
+  schema.Add("ridge", &config.ridge, "of the leverages, relative to the mean diagonal",
+             RealRange{.low = 0, .open_low = true});
+  return schema;
+}
+
+Tensor Modegpt::Leverages(const GroupView& group, const GroupView::Slice& slice) const {
+  const GramStatistics& gram = *slice.gram;
+  const Tensor leverage =  // without a matrix its diagonal stands alone
+      gram.gram.defined() ? RidgeLeverage(gram.gram, config_.ridge)
+                          : gram.diagonal / (gram.diagonal + config_.ridge * gram.diagonal.mean());
+  const auto* values = leverage.const_data_ptr<double>();
+  const auto columns = ColumnsByUnit(slice.layout, slice.weight);
+  std::vector<double> scores(static_cast<size_t>(group.units), 0);
+  for (size_t unit = 0; unit < columns.size(); ++unit)
+    for (const int64_t column : columns[unit]) scores[unit] += values[column];
+  return at::tensor(scores, at::kDouble);
+}
+
+Tensor Modegpt::Score(const GroupView& group, uint64_t /*seed*/) const {
+  ESPALIER_CHECK(group.units > 0 && !group.slices.empty(), "group '", group.name, "' is empty");
+  Tensor sum;
+  const auto add = [&](const Tensor& scores) { sum = sum.defined() ? sum + scores : scores; };
+  for (const GroupView::Read& read : group.reads) {  // type II
+    const ReadStatistics& found = *read.statistics;
+    if (!found.partner_energy.defined()) continue;
+    add(read.Sum(CrScores(found.energy, found.partner_energy).square()));
+  }
+  if (sum.defined()) return sum.sqrt();
+  for (const GroupView::Slice& slice : group.slices)  // type I
+    if (HasGram(slice)) add(Leverages(group, slice));
+  if (!sum.defined())
+    throw Error(ErrorKind::kModel,
+                Str("group '", group.name,
+                    "': neither a linear layer nor an attention product reads its units"),
+                "choose another criterion, or exclude the layer: space.exclude");
+  return sum;
+}
+
+ESPALIER_REGISTER_CRITERION(Modegpt, ModegptConfig,
+                            {.name = "modegpt",
+                             .summary = "leverage of a unit among those its consumers read",
+                             .source = "arXiv:2408.09632 §3.2",
+                             .facts = {"deterministic"}})
+
+}  // namespace espalier

@@ -1,0 +1,51 @@
+#include "criteria/obs.h"
+
+#include <ATen/ATen.h>
+
+#include "criteria/consumer_columns.h"
+#include "criteria/second_order.h"
+
+namespace espalier {
+
+Schema Describe(ObsConfig& config) {
+  Schema schema;
+  schema.Add("damping", &config.damping, "of H, relative to its mean diagonal",
+             RealRange{.low = 0, .open_low = true});
+  return schema;
+}
+
+Tensor Obs::ScoreSlice(const GroupView& group, const GroupView::Slice& slice) const {
+  const Tensor weight = slice.weight.to(at::kCPU, at::kDouble);
+  const Tensor rows = weight.reshape({weight.size(0), -1});
+  if (!slice.gram->gram.defined())  // sum over rows and columns of w^2 H_jj / 2
+    return slice.layout.Sum((rows.square() * slice.gram->diagonal).reshape(weight.sizes()));
+  const Tensor inverse = InverseOf(Damp(2 * slice.gram->gram, config_.damping));
+  const auto columns = ColumnsByUnit(slice.layout, weight);
+  std::vector<double> scores;
+  for (int64_t unit = 0; unit < group.units; ++unit)
+    scores.push_back(RemovalCost(rows, inverse, columns[static_cast<size_t>(unit)]));
+  return at::tensor(scores, at::kDouble);
+}
+
+Tensor Obs::Score(const GroupView& group, uint64_t /*seed*/) const {
+  ESPALIER_CHECK(group.units > 0 && !group.slices.empty(), "group '", group.name, "' is empty");
+  Tensor sum;
+  for (const GroupView::Slice& slice : group.slices) {
+    if (!HasGram(slice)) continue;
+    const Tensor scores = ScoreSlice(group, slice);
+    sum = sum.defined() ? sum + scores : scores;
+  }
+  if (!sum.defined())
+    throw Error(ErrorKind::kModel,
+                Str("group '", group.name, "': no convolution or linear layer reads its units"),
+                "choose another criterion, or exclude the layer: space.exclude");
+  return sum;
+}
+
+ESPALIER_REGISTER_CRITERION(Obs, ObsConfig,
+                            {.name = "obs",
+                             .summary = "optimal brain surgery on the consumers' inputs",
+                             .source = "arXiv:2301.00774 §3; arXiv:2203.07259 eq. (6)",
+                             .facts = {"deterministic"}})
+
+}  // namespace espalier

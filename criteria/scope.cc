@@ -1,0 +1,193 @@
+#include "criteria/scope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+
+#include "criteria/normalise.h"
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+constexpr int kBisections = 50;
+
+/// A budget's nearest kept counts for a share, smaller shares never keeping more.
+using Allocator = std::function<Decision(double share)>;
+
+Decision RatiosOf(const std::vector<int64_t>& kept, const std::vector<int64_t>& units) {
+  Decision ratios;
+  for (size_t g = 0; g < kept.size(); ++g)
+    ratios.push_back(static_cast<double>(kept[g]) / static_cast<double>(units[g]));
+  return ratios;
+}
+
+Ranking FitToBudget(const CostModel& cost, const Budget& budget, const Allocator& allocate) {
+  Ranking ranking;
+  double low = 0, high = 1;
+  if (budget.bounds().empty() || budget.Feasible(budget.Nearest(allocate(1)))) {
+    low = 1;
+  } else {
+    for (int i = 0; i < kBisections; ++i) {
+      const double middle = (low + high) / 2;
+      (budget.Feasible(budget.Nearest(allocate(middle))) ? low : high) = middle;
+    }
+  }
+  ranking.share = low;
+  const std::vector<int64_t> kept = budget.Nearest(allocate(low));
+  ranking.kept = budget.bounds().empty() ? kept : budget.Project(RatiosOf(kept, cost.units()));
+  return ranking;
+}
+
+/// Mean score of each group, and how much of a group may go.
+Decision EntropyDecision(const Scores& scores, const std::vector<int64_t>& units, double share,
+                         double epsilon) {
+  std::vector<double> means, most;
+  for (size_t g = 0; g < scores.size(); ++g) {
+    const auto count = static_cast<double>(units[g]);
+    means.push_back(std::accumulate(scores[g].begin(), scores[g].end(), 0.0) / count);
+    most.push_back(1 - 1 / count);
+  }
+  Decision ratios;
+  for (const double removed : EntropyShares(means, 1 - share, epsilon, most))
+    ratios.push_back(1 - removed);
+  return ratios;
+}
+
+}  // namespace
+
+Scope ParseScope(const std::string& name) {
+  for (size_t i = 0; i < kScopeNames.size(); ++i)
+    if (kScopeNames[i] == name) return static_cast<Scope>(i);
+  throw Error(ErrorKind::kConfig, Str("unknown scope '", name, "'"),
+              SuggestName(name, kScopeNames));
+}
+
+std::vector<int64_t> CountsAtShare(const Scores& scores, const std::vector<int64_t>& classes,
+                                   double share) {
+  ESPALIER_CHECK(classes.size() == scores.size(), classes.size(), " classes for ", scores.size(),
+                 " groups");
+  struct Unit {
+    double score;
+    size_t group;
+  };
+  std::map<int64_t, std::vector<Unit>> ranked;
+  for (size_t g = 0; g < scores.size(); ++g)
+    for (const double score : scores[g]) ranked[classes[g]].push_back({score, g});
+  std::vector<int64_t> kept(scores.size(), 0);
+  for (auto& [number, units] : ranked) {
+    // In (group, unit) order already: a stable sort leaves ties there.
+    std::stable_sort(units.begin(), units.end(),
+                     [](const Unit& a, const Unit& b) { return a.score > b.score; });
+    const auto wanted = static_cast<size_t>(
+        std::floor(share * static_cast<double>(units.size()) + 1e-9));  // 0.3 * 10 is 3
+    for (size_t i = 0; i < std::min(wanted, units.size()); ++i) ++kept[units[i].group];
+  }
+  for (int64_t& count : kept) count = std::max<int64_t>(count, 1);
+  return kept;
+}
+
+std::vector<double> EntropyShares(std::span<const double> scores, double mean_removed,
+                                  double epsilon, std::span<const double> most) {
+  ESPALIER_CHECK(most.size() == scores.size() && epsilon > 0, most.size(), " bounds for ",
+                 scores.size(), " scores");
+  const double least = *std::min_element(scores.begin(), scores.end());
+  std::vector<double> weights;  // softmax without its denominator, at most 1
+  for (const double score : scores) weights.push_back(std::exp(-(score - least) / epsilon));
+  std::vector<double> removed(scores.size(), 0);
+  std::vector<bool> clipped(scores.size(), false);
+  const double total = mean_removed * static_cast<double>(scores.size());
+  for (size_t round = 0; round < scores.size(); ++round) {
+    double weight = 0, left = total;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      if (clipped[i])
+        left -= most[i];
+      else
+        weight += weights[i];
+    }
+    bool more = false;
+    // Far behind the best all weights vanish: what is left is then shared equally.
+    const auto open = static_cast<double>(std::count(clipped.begin(), clipped.end(), false));
+    for (size_t i = 0; i < scores.size(); ++i)
+      if (!clipped[i]) removed[i] = weight > 0 ? left * weights[i] / weight : left / open;
+    for (size_t i = 0; i < scores.size(); ++i)
+      if (!clipped[i] && removed[i] > most[i]) {
+        removed[i] = most[i];
+        clipped[i] = more = true;
+      }
+    if (!more) break;
+  }
+  return removed;
+}
+
+std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget) {
+  const std::vector<double> full(cost.units().begin(), cost.units().end());
+  std::vector<CostKind> kinds;
+  for (const Bound& bound : budget.bounds()) kinds.push_back(bound.kind);
+  if (kinds.empty()) kinds.push_back(CostKind::kMacs);
+  std::vector<double> costs(full.size(), 0);
+  for (const CostKind kind : kinds) {
+    const double whole = cost.Evaluate(kind, budget.convention(), full);
+    for (size_t g = 0; g < full.size(); ++g) {
+      std::vector<double> without = full;
+      without[g] -= 1;
+      costs[g] += (whole - cost.Evaluate(kind, budget.convention(), without)) / whole;
+    }
+  }
+  return costs;
+}
+
+void AddScopeFields(Schema& schema, ScopeConfig& config) {
+  schema.Add("scope", &config.scope, "which units are ranked together", kScopeNames);
+  schema.Add("normaliser", &config.normaliser, "applied to the scores of each group first",
+             kNormaliserNames);
+  schema.Add("sentinel_quantile", &config.sentinel_quantile,
+             "of the normaliser sentinel: which of the sorted scores divides",
+             RealRange{.low = 0, .high = 1});
+  schema.Add("epsilon", &config.epsilon,
+             "of entropy_softmax: small concentrates on the groups with the lowest scores",
+             RealRange{.low = 0, .open_low = true});
+}
+
+Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget& budget,
+                        const Scores& given, const ScopeConfig& config) {
+  const Scope scope = ParseScope(config.scope);
+  const Normaliser normaliser = ParseNormaliser(config.normaliser);
+  Scores scores;
+  for (const auto& group : given)
+    scores.push_back(Normalise(group, normaliser, config.sentinel_quantile));
+  const auto& units = cost.units();
+  if (scope == Scope::kLocal) {
+    const Decision all(units.size(), 1.0);  // projection finds the common factor
+    return {.kept = budget.Project(all), .share = 1, .classes = static_cast<int64_t>(units.size())};
+  }
+  if (scope == Scope::kEntropySoftmax)
+    return FitToBudget(cost, budget, [&](double share) {
+      return EntropyDecision(scores, units, share, config.epsilon);
+    });
+  std::vector<int64_t> classes(units.size(), 0);
+  int64_t count = 1;
+  if (scope == Scope::kIsomorphic) {
+    std::map<uint64_t, int64_t> numbers;
+    const std::vector<uint64_t> signatures = GroupSignatures(space);
+    for (size_t g = 0; g < signatures.size(); ++g)
+      classes[g] = numbers.try_emplace(signatures[g], std::ssize(numbers)).first->second;
+    count = std::ssize(numbers);
+  }
+  if (scope == Scope::kGlobalPerCost) {
+    const std::vector<double> costs = UnitCosts(cost, budget);
+    for (size_t g = 0; g < scores.size(); ++g)
+      for (double& score : scores[g])
+        // A unit that saves nothing is not worth removing.
+        score = costs[g] > 0 ? score / costs[g] : std::numeric_limits<double>::max();
+  }
+  Ranking ranking = FitToBudget(cost, budget, [&](double share) {
+    return RatiosOf(CountsAtShare(scores, classes, share), units);
+  });
+  ranking.classes = count;
+  return ranking;
+}
+
+}  // namespace espalier

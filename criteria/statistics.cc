@@ -1,0 +1,312 @@
+#include "criteria/statistics.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "criteria/unit_layout.h"
+#include "criteria/value_collectors.h"
+#include "env/base/error.h"
+#include "env/graph/executor.h"
+
+namespace espalier {
+namespace {
+
+/// Own tensors on the device; convolution weights channels_last, as they run fastest.
+ParameterStore WorkingStore(const ParameterStore& store, at::Device device) {
+  ParameterStore own = store.Clone().To(device);
+  for (const std::string& name : own.CanonicalNames()) {
+    const Tensor& tensor = own.Get(name);
+    if (tensor.dim() == 4) own.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
+  }
+  return own;
+}
+
+CalibrationBatch OnDevice(CalibrationBatch batch, at::Device device) {
+  for (Tensor& input : batch.inputs) {
+    input = input.to(device);
+    if (input.dim() == 4) input = input.contiguous(at::MemoryFormat::ChannelsLast);
+  }
+  if (batch.labels.defined()) batch.labels = batch.labels.to(device);
+  return batch;
+}
+
+CalibrationBatch Sample(const CalibrationBatch& batch, int64_t sample) {
+  CalibrationBatch one;
+  for (const Tensor& input : batch.inputs) one.inputs.push_back(input.narrow(0, sample, 1));
+  if (batch.labels.defined()) one.labels = batch.labels.narrow(0, sample, 1);
+  return one;
+}
+
+double LossValue(const Tensor& loss, int64_t batch) {
+  if (loss.numel() != 1)
+    throw Error(ErrorKind::kModel,
+                Str("calibration: the loss is ", loss.sizes(), ", expected one number"));
+  const auto value = loss.item<double>();
+  if (!std::isfinite(value))
+    throw Error(ErrorKind::kTrials, Str("calibration: the loss of batch ", batch, " is ", value));
+  return value;
+}
+
+void ThrowIfStopped(const Calibration& calibration) {
+  if (calibration.stop && calibration.stop())
+    throw Error(ErrorKind::kInterrupted, "stopped while collecting statistics",
+                "run the same command again to start them over");
+}
+
+/// Sums over steps (batches or samples) of what the gradients of the grouped parameters say.
+class GradientCollector {
+ public:
+  GradientCollector(const Space& space, const ParameterStore& store) : space_(space) {
+    for (const Group& group : space.groups()) {
+      products_.emplace_back(group.members.size());
+      for (const Member& member : group.members)
+        if (store.Kind(member.parameter) == StoreKind::kParameter &&
+            store.Get(member.parameter).is_floating_point())
+          sums_.try_emplace(member.parameter);
+    }
+    for (auto& [name, sum] : sums_) {
+      sum.weight = store.Get(name);
+      sum.weight.set_requires_grad(true);
+    }
+  }
+
+  /// Takes the gradients that backward() left behind. `fisher`: also their squares.
+  void Take(bool fisher) {
+    const at::NoGradGuard no_grad;
+    ++steps_;
+    std::map<std::string, Tensor> products;  // w g, contiguous
+    for (auto& [name, sum] : sums_) {
+      const Tensor weight = sum.weight.detach();
+      const Tensor gradient =
+          sum.weight.grad().defined() ? sum.weight.grad().detach() : at::zeros_like(weight);
+      const Tensor product = weight * gradient;
+      const auto add = [](Tensor& total, const Tensor& part) {
+        if (total.defined())
+          total.add_(part);
+        else
+          total = part.clone();
+      };
+      add(sum.gradient, gradient);
+      add(sum.abs_product, product.abs());
+      if (fisher) add(sum.fisher, gradient.square());
+      products[name] = product.to(at::kCPU).contiguous();
+      sum.weight.mutable_grad() = Tensor();
+    }
+    for (size_t g = 0; g < products_.size(); ++g) {
+      const Group& group = space_.groups()[g];
+      for (size_t m = 0; m < products_[g].size(); ++m) {
+        const auto product = products.find(group.members[m].parameter);
+        if (product == products.end()) continue;
+        const Tensor u = UnitLayout(group.name, group.units, group.members[m]).Sum(product->second);
+        auto& [absolute, square] = products_[g][m];
+        absolute = absolute.defined() ? absolute + u.abs() : u.abs();
+        square = square.defined() ? square + u.square() : u.square();
+      }
+    }
+  }
+
+  void FinishBatches(Statistics& statistics) {
+    for (auto& [name, sum] : sums_) {
+      ParameterStatistics& found = statistics.parameters[name];
+      found.gradient = Mean(sum.gradient);
+      found.abs_product = Mean(sum.abs_product);
+    }
+    Finish(statistics, [](ProductStatistics& found, const Tensor& absolute, const Tensor& square) {
+      found.absolute = absolute;
+      found.square = square;
+    });
+  }
+
+  void FinishSamples(Statistics& statistics) {
+    statistics.samples = steps_;
+    for (auto& [name, sum] : sums_) {
+      ParameterStatistics& found = statistics.parameters[name];
+      found.sample_abs_product = Mean(sum.abs_product);
+      found.fisher = Mean(sum.fisher);
+      if (!found.gradient.defined()) found.gradient = Mean(sum.gradient);
+    }
+    Finish(statistics, [](ProductStatistics& found, const Tensor& absolute, const Tensor& square) {
+      found.sample_absolute = absolute;
+      found.sample_square = square;
+    });
+  }
+
+ private:
+  struct Sum {
+    Tensor weight{};  // leaf
+    Tensor gradient{}, abs_product{}, fisher{};
+  };
+
+  Tensor Mean(const Tensor& sum) const {
+    return (sum / static_cast<double>(steps_)).to(at::kCPU, at::kFloat).contiguous();
+  }
+
+  template <typename Store>
+  void Finish(Statistics& statistics, Store store) const {
+    statistics.products.resize(products_.size());
+    for (size_t g = 0; g < products_.size(); ++g) {
+      statistics.products[g].resize(products_[g].size());
+      for (size_t m = 0; m < products_[g].size(); ++m) {
+        const auto& [absolute, square] = products_[g][m];
+        if (!absolute.defined()) continue;
+        const auto steps = static_cast<double>(steps_);
+        store(statistics.products[g][m], absolute / steps, square / steps);
+      }
+    }
+  }
+
+  const Space& space_;
+  std::map<std::string, Sum> sums_;                               // by canonical name
+  std::vector<std::vector<std::pair<Tensor, Tensor>>> products_;  // [group][member]: |u|, u^2
+  int64_t steps_ = 0;
+};
+
+}  // namespace
+
+const char* NeedName(Need need) {
+  switch (need) {
+    case Need::kForward:
+      return "forward";
+    case Need::kRank:
+      return "rank";
+    case Need::kGram:
+      return "gram";
+    case Need::kGradient:
+      return "gradient";
+    case Need::kSampleGradient:
+      return "sample gradient";
+    case Need::kAblation:
+      return "ablation";
+  }
+  return "?";
+}
+
+Tensor CrossEntropy(const std::vector<Tensor>& outputs, const CalibrationBatch& batch) {
+  if (!batch.labels.defined())
+    throw Error(ErrorKind::kConfig, "calibration: cross-entropy needs labels",
+                "give a loss that needs none");
+  Tensor logits = outputs.front();  // [B, classes] or [B, T, classes]
+  if (logits.dim() < 2 || logits.numel() / logits.size(-1) != batch.labels.numel())
+    throw Error(ErrorKind::kModel, Str("calibration: the network returns ", logits.sizes(),
+                                       " for labels ", batch.labels.sizes()));
+  logits = logits.reshape({-1, logits.size(-1)}).to(at::kFloat);
+  return at::cross_entropy_loss(logits, batch.labels.reshape({-1}));
+}
+
+Calibration CalibrationOf(std::vector<CalibrationBatch> batches) {
+  Calibration calibration;
+  calibration.batches = static_cast<int64_t>(batches.size());
+  calibration.get = [batches = std::move(batches)](int64_t batch) {
+    return batches[static_cast<size_t>(batch)];
+  };
+  return calibration;
+}
+
+Statistics CollectStatistics(const Space& space, const ParameterStore& given, const Needs& needs,
+                             const Calibration& calibration) {
+  Statistics statistics{.collected = needs,
+                        .parameters = {},
+                        .products = {},
+                        .reads = {},
+                        .grams = {},
+                        .ablation = {}};
+  if (needs.empty()) return statistics;
+  ESPALIER_CHECK(calibration.batches > 0 && calibration.get && calibration.loss,
+                 "statistics need calibration batches and a loss");
+  const bool by_batch = needs.contains(Need::kGradient);
+  const bool by_sample = needs.contains(Need::kSampleGradient);
+  const bool values =
+      needs.contains(Need::kForward) || needs.contains(Need::kRank) || needs.contains(Need::kGram);
+  ParameterStore store = WorkingStore(given, calibration.device);
+  std::optional<GradientCollector> batches, samples;
+  if (by_batch) batches.emplace(space, store);
+  if (by_sample) samples.emplace(space, store);
+  internal::ReadCollector reads(space, needs, calibration);
+  std::optional<internal::GramCollector> grams;
+  std::vector<Tap> taps;
+  reads.AddTaps(taps);
+  if (needs.contains(Need::kGram)) {
+    grams.emplace(space, store, calibration.max_gram);
+    grams->AddTaps(taps);
+  }
+  const Executor executor(space.network().graph);
+  const Binding binding = executor.Bind(store);
+  for (int64_t b = 0; b < calibration.batches && (by_batch || by_sample || values); ++b) {
+    ThrowIfStopped(calibration);
+    const CalibrationBatch batch = OnDevice(calibration.get(b), calibration.device);
+    if (by_batch || values) {
+      const at::AutoGradMode mode(by_batch);
+      const auto outputs = executor.Run(binding, batch.inputs, {.taps = taps});
+      ++statistics.batches;
+      if (by_batch) {
+        const Tensor loss = calibration.loss(outputs, batch);
+        statistics.loss += LossValue(loss, b);
+        loss.backward();
+        batches->Take(/*fisher=*/false);
+      }
+    }
+    if (by_sample) {
+      const at::AutoGradMode with_grad(true);
+      for (int64_t s = 0; s < batch.samples() && statistics.samples < calibration.max_samples;
+           ++s, ++statistics.samples) {
+        const CalibrationBatch one = Sample(batch, s);
+        const Tensor loss = calibration.loss(executor.Run(binding, one.inputs), one);
+        LossValue(loss, b);
+        loss.backward();
+        samples->Take(/*fisher=*/true);
+      }
+    }
+    if (calibration.progress) calibration.progress(b + 1, calibration.batches);
+  }
+  if (statistics.batches > 0) statistics.loss /= static_cast<double>(statistics.batches);
+  if (batches) batches->FinishBatches(statistics);
+  if (samples) samples->FinishSamples(statistics);
+  reads.Finish(statistics);
+  if (grams) grams->Finish(statistics);
+  if (needs.contains(Need::kAblation)) {
+    std::vector<std::vector<int64_t>> sets(1);  // none masked, then each unit alone
+    for (int64_t unit = 0; unit < space.total_units(); ++unit) sets.push_back({unit});
+    const std::vector<double> losses = MaskedLosses(space, given, calibration, sets);
+    statistics.ablation = at::tensor(losses, at::kDouble).slice(0, 1) - losses.front();
+    if (statistics.batches == 0) statistics.loss = losses.front();
+  }
+  return statistics;
+}
+
+std::vector<double> MaskedLosses(const Space& space, const ParameterStore& given,
+                                 const Calibration& calibration,
+                                 const std::vector<std::vector<int64_t>>& sets) {
+  const at::NoGradGuard no_grad;
+  const ParameterStore store = WorkingStore(given, calibration.device);
+  const Executor executor(space.network().graph);
+  const Binding binding = executor.Bind(store);
+  std::vector<CalibrationBatch> batches;
+  for (int64_t b = 0; b < calibration.batches; ++b)
+    batches.push_back(OnDevice(calibration.get(b), calibration.device));
+  std::vector<double> losses;
+  for (const std::vector<int64_t>& set : sets) {
+    ThrowIfStopped(calibration);
+    Tensor factors = at::ones({space.total_units()});
+    for (const int64_t unit : set) factors[unit] = 0;
+    std::vector<Gate> gates;
+    if (!set.empty())
+      for (Gate& gate : ReadGates(space, factors))
+        if (gate.multiplier.eq(0).any().item<bool>()) {
+          gate.multiplier = gate.multiplier.to(calibration.device);
+          gates.push_back(std::move(gate));
+        }
+    double sum = 0;
+    for (size_t b = 0; b < batches.size(); ++b)
+      sum += LossValue(
+          calibration.loss(executor.Run(binding, batches[b].inputs, {.gates = gates}), batches[b]),
+          static_cast<int64_t>(b));
+    losses.push_back(sum / static_cast<double>(batches.size()));
+    if (calibration.progress)
+      calibration.progress(static_cast<int64_t>(losses.size()), static_cast<int64_t>(sets.size()));
+  }
+  return losses;
+}
+
+}  // namespace espalier

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "env/base/tensor.h"
+#include "env/graph/network.h"
+#include "env/space/space.h"
+
+namespace espalier {
+
+/// What a criterion wants to know beyond the weights.
+enum class Need {
+  kForward,         ///< moments of the values where units are read
+  kRank,            ///< ranks of feature maps where units are read
+  kGram,            ///< second moments of what each consumer's weights multiply
+  kGradient,        ///< gradients of the loss, batch by batch
+  kSampleGradient,  ///< gradients of the loss, sample by sample
+  kAblation,        ///< the loss with each unit masked: the oracle
+};
+using Needs = std::set<Need>;
+const char* NeedName(Need need);  ///< "forward", "sample gradient", ...
+
+/// Inputs of the network and what the loss compares its outputs with.
+struct CalibrationBatch {
+  std::vector<Tensor> inputs;  ///< one a network input; axis 0 of the first counts the samples
+  Tensor labels{};             ///< may be undefined: the loss then needs none
+  int64_t samples() const { return inputs.front().size(0); }
+};
+
+/// The loss of a batch, a mean over its samples: outputs of the network, batch -> [] .
+using CalibrationLoss =
+    std::function<Tensor(const std::vector<Tensor>& outputs, const CalibrationBatch& batch)>;
+/// Of the first output, [B, classes] or [B, T, classes]; labels [B] or [B, T] int64.
+Tensor CrossEntropy(const std::vector<Tensor>& outputs, const CalibrationBatch& batch);
+
+/// Data that statistics are taken from.
+struct Calibration {
+  int64_t batches = 0;
+  std::function<CalibrationBatch(int64_t batch)> get;  ///< the same batch for the same number
+  CalibrationLoss loss = CrossEntropy;
+  int64_t max_samples = 256;       ///< of the sample gradients: the first ones of the batches
+  int64_t max_gram = 4608;         ///< consumers with more columns keep the diagonal only
+  int64_t max_rank_samples = 128;  ///< of each batch, for the ranks of feature maps
+  at::Device device = at::kCPU;
+  std::function<bool()> stop{};  ///< asked between batches; may be empty
+  std::function<void(int64_t done, int64_t total)> progress{};  ///< batches; may be empty
+};
+/// Batches that are at hand.
+Calibration CalibrationOf(std::vector<CalibrationBatch> batches);
+
+/// Statistics of one parameter: whole tensors in its shape, float32, CPU. Undefined = not
+/// collected.
+struct ParameterStatistics {
+  Tensor gradient{};            ///< mean over batches of g
+  Tensor abs_product{};         ///< mean over batches of |w g|
+  Tensor sample_abs_product{};  ///< mean over samples of |w g_s|
+  Tensor fisher{};              ///< mean over samples of g_s^2: the empirical Fisher diagonal
+};
+
+/// Of one member of a group: u = the sum of w g over what leaves with a unit. [units] float64.
+struct ProductStatistics {
+  Tensor absolute{}, square{};                ///< means over batches of |u| and u^2
+  Tensor sample_absolute{}, sample_square{};  ///< means over samples of |u_s| and u_s^2
+};
+
+/// Of a value where units are read. [coordinates] float64, in the order of `unit`.
+struct ReadStatistics {
+  int32_t op = -1, arg = -1;
+  std::vector<int32_t> unit;  ///< global unit of each coordinate, -1 = not prunable
+  Tensor mean_abs{};          ///< E |x| over samples and positions
+  Tensor energy{};            ///< E x^2
+  Tensor partner_energy{};    ///< E x^2 of what it is multiplied with, where an attention's queries
+                              ///< are read: of the keys; else undefined
+  Tensor rank{};              ///< mean rank of the feature map [H, W]; without one: E [x != 0]
+};
+
+/// Of what one consumer multiplies: columns in the order of its weight seen as [rows, columns].
+struct GramStatistics {
+  Tensor gram{};      ///< mean over positions of x x^T, [columns, columns] float64; undefined when
+                      ///< there are more than max_gram columns
+  Tensor diagonal{};  ///< its diagonal, always
+};
+
+/// What one pass over calibration batches found; it serves every criterion.
+struct Statistics {
+  Needs collected;
+  int64_t batches = 0, samples = 0;  ///< samples: of the sample gradients
+  double loss = 0;                   ///< mean over batches; 0 when none was computed
+  std::map<std::string, ParameterStatistics> parameters;  ///< by canonical name
+  std::vector<std::vector<ProductStatistics>> products;   ///< [group][member]
+  std::vector<ReadStatistics> reads;
+  std::map<std::string, GramStatistics> grams;  ///< by canonical name of the consumer's weight
+  Tensor ablation{};  ///< [total units] float64: increase of the loss when a unit is masked
+};
+
+/// Collects all statistics in one pass: one forward a batch, with one backward when gradients are
+/// needed; sample gradients add a forward and backward for each sample, ablation a forward for each
+/// unit and batch. Everything runs in eval mode, so that samples do not meet in batch norms.
+///
+/// Units    sums are means, so that the number of batches does not scale them.
+/// Errors   kInterrupted when stop() says so; kTrials when a loss is not finite; kModel when the
+///          loss is not a scalar.
+/// Cost     memory: a few tensors in the shape of the grouped parameters (float32) and the Gram
+///          matrices (float64); time of the gradient statistics: a few passes over the parameters.
+Statistics CollectStatistics(const Space& space, const ParameterStore& store, const Needs& needs,
+                             const Calibration& calibration);
+
+/// Mean loss with each set of units (global numbers) masked together: exact, forward only. An empty
+/// set gives the loss of the network as it is. A residual branch cut apart from its trunk is
+/// bypassed exactly by masking all units of its last group.
+std::vector<double> MaskedLosses(const Space& space, const ParameterStore& store,
+                                 const Calibration& calibration,
+                                 const std::vector<std::vector<int64_t>>& sets);
+
+}  // namespace espalier

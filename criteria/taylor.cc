@@ -1,0 +1,59 @@
+#include "criteria/taylor.h"
+
+#include <ATen/ATen.h>
+
+namespace espalier {
+
+Schema Describe(TaylorConfig& config) {
+  Schema schema;
+  schema.Add("mode", &config.mode, "which term of the expansion",
+             {"vector", "squared", "element_1", "element_2", "mixed"});
+  schema.Add("accumulate", &config.accumulate,
+             "absolute values are taken of the mean gradient, of every batch's, or every sample's",
+             {"signed", "batch", "sample"});
+  AddMemberFields(schema, config.over);
+  return schema;
+}
+
+Needs Taylor::needs() const {
+  if (config_.mode == "element_2") return {Need::kSampleGradient};
+  if (config_.mode == "mixed") return {Need::kGradient, Need::kSampleGradient};
+  return {config_.accumulate == "sample" ? Need::kSampleGradient : Need::kGradient};
+}
+
+/// |u| or u^2 with u = sum_i w_i g_i.
+Tensor Taylor::Products(const GroupView::Slice& slice, bool squared) const {
+  if (config_.accumulate == "batch")
+    return squared ? slice.products->square : slice.products->absolute;
+  if (config_.accumulate == "sample")
+    return squared ? slice.products->sample_square : slice.products->sample_absolute;
+  const Tensor u = slice.layout.Sum(slice.weight * slice.statistics->gradient);
+  return squared ? u.square() : u.abs();
+}
+
+Tensor Taylor::ScoreSlice(const GroupView::Slice& slice) const {
+  ESPALIER_CHECK(slice.statistics && slice.products, "'", slice.parameter, "' has no gradients");
+  const ParameterStatistics& found = *slice.statistics;
+  if (config_.mode == "vector") return Products(slice, false);
+  if (config_.mode == "squared") return Products(slice, true);
+  if (config_.mode == "element_2") return slice.layout.Sum(slice.weight.square() * found.fisher);
+  if (config_.mode == "mixed")
+    return slice.layout.SumPowers(
+        slice.weight * found.gradient - 0.5 * slice.weight.square() * found.fisher, 1);
+  if (config_.accumulate == "batch") return slice.layout.Sum(found.abs_product);
+  if (config_.accumulate == "sample") return slice.layout.Sum(found.sample_abs_product);
+  return slice.layout.SumPowers(slice.weight * found.gradient, 1);
+}
+
+Tensor Taylor::Score(const GroupView& group, uint64_t /*seed*/) const {
+  return ScoreMembers(group, config_.over,
+                      [&](const GroupView::Slice& slice) { return ScoreSlice(slice); });
+}
+
+ESPALIER_REGISTER_CRITERION(Taylor, TaylorConfig,
+                            {.name = "taylor",
+                             .summary = "weights times gradients: the loss's expansion",
+                             .source = "arXiv:2305.11627 §3.2; arXiv:1906.10771 eq. (8)",
+                             .facts = {kAcrossGroups, "deterministic"}})
+
+}  // namespace espalier

@@ -1,0 +1,205 @@
+#include "criteria/value_collectors.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <set>
+
+#include "criteria/input_columns.h"
+#include "env/base/error.h"
+
+namespace espalier::internal {
+
+ReadCollector::ReadCollector(const Space& space, const Needs& needs, const Calibration& calibration)
+    : space_(space),
+      moments_(needs.contains(Need::kForward)),
+      ranks_(needs.contains(Need::kRank)),
+      max_rank_samples_(calibration.max_rank_samples) {
+  if (!moments_ && !ranks_) return;
+  for (size_t i = 0; i < space.reads().size(); ++i) {
+    const ReadPoint& read = space.reads()[i];
+    const Op& op = space.network().graph.ops[static_cast<size_t>(read.op)];
+    const Arg& arg = op.args[static_cast<size_t>(read.arg)];
+    const ValueId value = std::holds_alternative<ValueId>(arg)
+                              ? std::get<ValueId>(arg)
+                              : std::get<ValueList>(arg).ids[static_cast<size_t>(read.element)];
+    if (!space.network().graph.values[static_cast<size_t>(value)].target.empty())
+      continue;  // weights that are read as units (recurrent layers): no activation
+    Place place{.read = i};
+    place.view = FindView({.value = value, .axis = read.axis, .shape = read.shape});
+    if (moments_) place.partner = FindPartner(read);
+    places_.push_back(place);
+  }
+}
+
+size_t ReadCollector::FindView(View wanted) {
+  for (size_t i = 0; i < views_.size(); ++i)
+    if (views_[i].value == wanted.value && views_[i].axis == wanted.axis &&
+        views_[i].shape == wanted.shape && views_[i].transposed == wanted.transposed)
+      return i;
+  views_.push_back(std::move(wanted));
+  return views_.size() - 1;
+}
+
+/// The keys that a read of queries meets: their view in the order of the queries' coordinates.
+int64_t ReadCollector::FindPartner(const ReadPoint& read) {
+  const Graph& graph = space_.network().graph;
+  const Op& op = graph.ops[static_cast<size_t>(read.op)];
+  const std::string& name = op.handle.operator_name().name;
+  ValueId key = kNoValue;
+  bool transposed = false;
+  if (name == "aten::scaled_dot_product_attention" && read.arg == op.ArgIndex("query")) {
+    key = op.ValueArg("key");
+  } else if ((name == "aten::matmul" || name == "aten::bmm") && read.arg == 0) {
+    key = op.ValueArg(name == "aten::bmm" ? "mat2" : "other");
+    transposed = true;
+  }
+  if (key == kNoValue || !graph.values[static_cast<size_t>(key)].target.empty()) return -1;
+  return static_cast<int64_t>(
+      FindView({.value = key, .axis = read.axis, .shape = read.shape, .transposed = transposed}));
+}
+
+void ReadCollector::AddTaps(std::vector<Tap>& taps) {
+  for (View& view : views_)
+    taps.push_back({view.value, [this, &view](const Tensor& value) { Record(view, value); }});
+}
+
+/// Mean over everything but the coordinates: [coordinates] float64.
+Tensor ReadCollector::Coordinates(const View& view, const Tensor& value, bool mean) const {
+  std::vector<int64_t> others;
+  for (int64_t axis = 0; axis < value.dim(); ++axis) {
+    const bool own =
+        view.axis >= 0 ? axis == view.axis : view.shape[static_cast<size_t>(axis)] != 1;
+    if (!own) others.push_back(axis);
+  }
+  if (others.empty()) return value.to(at::kDouble).reshape({-1});
+  return (mean ? value.mean(others, false, at::kDouble) : value.sum(others, false, at::kDouble))
+      .reshape({-1});
+}
+
+void ReadCollector::Record(View& view, const Tensor& given) const {
+  const at::NoGradGuard no_grad;
+  Tensor value = given.detach();
+  if (!value.is_floating_point()) return;
+  if (view.transposed) value = value.transpose(-1, -2);
+  const auto add = [](Tensor& sum, const Tensor& part) {
+    const Tensor there = part.to(at::kCPU);
+    sum = sum.defined() ? sum + there : there;
+  };
+  ++view.batches;
+  if (moments_) {
+    add(view.absolute, Coordinates(view, value.abs(), true));
+    add(view.square, Coordinates(view, value.square(), true));
+  }
+  if (!ranks_) return;
+  const Tensor few = value.narrow(0, 0, std::min(value.size(0), max_rank_samples_));
+  if (value.dim() == 4 && view.axis == 1)
+    add(view.rank, at::linalg_matrix_rank(few.contiguous()).mean(0, false, at::kDouble));  // [C]
+  else
+    add(view.rank, Coordinates(view, few.ne(0).to(at::kDouble), true));
+}
+
+void ReadCollector::Finish(Statistics& statistics) const {
+  for (const Place& place : places_) {
+    const ReadPoint& read = space_.reads()[place.read];
+    const View& view = views_[place.view];
+    if (view.batches == 0) continue;
+    const auto batches = static_cast<double>(view.batches);
+    ReadStatistics found{.op = read.op, .arg = read.arg, .unit = read.unit};
+    const auto coordinates = static_cast<int64_t>(read.unit.size());
+    if (view.absolute.defined()) {
+      found.mean_abs = view.absolute / batches;
+      found.energy = view.square / batches;
+      ESPALIER_CHECK(found.energy.numel() == coordinates, found.energy.sizes(), " moments for ",
+                     coordinates, " coordinates");
+    }
+    if (view.rank.defined()) found.rank = view.rank / batches;
+    if (place.partner >= 0) {
+      const View& partner = views_[static_cast<size_t>(place.partner)];
+      Tensor energy = partner.square;
+      // Query heads that share a key head stand beside each other.
+      if (energy.defined() && energy.numel() < coordinates && coordinates % energy.numel() == 0 &&
+          read.axis < 0) {
+        const int64_t dims = read.shape.back(), heads = energy.numel() / dims;
+        energy = energy.view({heads, dims})
+                     .repeat_interleave(coordinates / energy.numel(), 0)
+                     .reshape({-1});
+      }
+      if (energy.defined() && energy.numel() == coordinates)
+        found.partner_energy = energy / static_cast<double>(partner.batches);
+    }
+    statistics.reads.push_back(std::move(found));
+  }
+}
+
+GramCollector::GramCollector(const Space& space, const ParameterStore& store, int64_t max_gram)
+    : space_(space), store_(store), max_gram_(max_gram) {
+  std::set<std::string> wanted;
+  for (const Group& group : space.groups())
+    for (const Member& member : group.members)
+      if (member.role == MemberRole::kConsumer) wanted.insert(member.parameter);
+  const Network& network = space.network();
+  for (size_t i = 0; i < network.graph.ops.size(); ++i) {
+    const Op& op = network.graph.ops[i];
+    if (!NotAMatrix(network, op).empty()) continue;
+    const ValueId weight = op.ValueArg("weight");
+    const std::string& name =
+        store.Canonical(network.graph.values[static_cast<size_t>(weight)].target);
+    if (!wanted.contains(name)) continue;
+    consumers_.push_back({.op = static_cast<int32_t>(i), .weight = name});
+  }
+}
+
+void GramCollector::AddTaps(std::vector<Tap>& taps) {
+  for (Consumer& consumer : consumers_) {
+    const Op& op = space_.network().graph.ops[static_cast<size_t>(consumer.op)];
+    taps.push_back({op.ValueArg("input"),
+                    [this, &consumer](const Tensor& value) { Record(consumer, value); }});
+  }
+}
+
+void GramCollector::Record(Consumer& consumer, const Tensor& given) const {
+  const at::NoGradGuard no_grad;
+  constexpr int64_t kChunk = 32;  // samples whose patches are in memory at once
+  const Op& op = space_.network().graph.ops[static_cast<size_t>(consumer.op)];
+  const Tensor& weight = store_.Get(consumer.weight);
+  const Tensor input = given.detach();
+  const int64_t columns = weight.numel() / weight.size(0);
+  const auto add = [](Tensor& sum, const Tensor& part) {
+    const Tensor exact = part.to(at::kCPU, at::kDouble);
+    sum = sum.defined() ? sum + exact : exact;
+  };
+  for (int64_t first = 0; first < input.size(0); first += kChunk) {
+    const int64_t count = std::min(kChunk, input.size(0) - first);
+    const Tensor x = InputColumns(op, weight, input.narrow(0, first, count));  // [K, positions]
+    if (columns <= max_gram_)
+      add(consumer.gram, at::matmul(x, x.t()));
+    else
+      add(consumer.diagonal, x.square().sum(1, false, at::kDouble));
+    consumer.positions += static_cast<double>(x.size(1));
+  }
+}
+
+void GramCollector::Finish(Statistics& statistics) const {
+  std::map<std::string, double> positions;
+  for (const Consumer& consumer : consumers_) {  // layers that share a weight add up
+    GramStatistics& sum = statistics.grams[consumer.weight];
+    const auto add = [](Tensor& to, const Tensor& part) {
+      if (part.defined()) to = to.defined() ? to + part : part;
+    };
+    add(sum.gram, consumer.gram);
+    add(sum.diagonal, consumer.diagonal);
+    positions[consumer.weight] += consumer.positions;
+  }
+  for (auto& [weight, gram] : statistics.grams) {
+    const double count = std::max(1.0, positions[weight]);
+    if (gram.gram.defined()) {
+      gram.gram = gram.gram / count;
+      gram.diagonal = gram.gram.diagonal().clone();
+    } else if (gram.diagonal.defined()) {
+      gram.diagonal = gram.diagonal / count;
+    }
+  }
+}
+
+}  // namespace espalier::internal

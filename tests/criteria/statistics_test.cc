@@ -1,0 +1,320 @@
+#include "criteria/statistics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "criteria/ablation.h"
+#include "criteria/criterion.h"
+#include "env/base/error.h"
+#include "env/graph/builder.h"
+#include "env/graph/executor.h"
+#include "tests/support/calibrated_network.h"
+
+namespace espalier {
+namespace {
+
+using Values = std::vector<double>;
+
+Tensor MeanOutput(const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+  return outputs.front().mean();
+}
+
+/// y = b (a x) with two hidden units; the loss is the mean of y.
+///   a = [[1, -2], [3, 0.5]], b = [[2, -1]]
+class HandNet {
+ public:
+  explicit HandNet(double scale = 1) {
+    Builder builder("hand", 1);
+    const ValueId x = builder.Linear("a", builder.Input("x", {2, 2}), 2, 2, false);
+    network_ = builder.Finish({builder.Linear("b", x, 2, 1, false)});
+    const auto s = static_cast<float>(scale);
+    network_.store.Set("a.weight", at::tensor({1 * s, -2 * s, 3.F, 0.5F}).view({2, 2}));
+    network_.store.Set("b.weight", at::tensor({2 / s, -1.F}).view({1, 2}));
+    space_ = BuildSpace(network_);
+  }
+  /// Scores of the two units after one batch for each tensor [B, 2].
+  Values Score(const std::string& text, const std::vector<Tensor>& inputs) const {
+    std::vector<CalibrationBatch> batches;
+    for (const Tensor& input : inputs) batches.push_back({.inputs = {input}});
+    Calibration calibration = CalibrationOf(batches);
+    calibration.loss = MeanOutput;
+    const auto criterion = MakeCriterion(text);
+    const Statistics statistics =
+        CollectStatistics(space_, network_.store, criterion->needs(), calibration);
+    return ScoreGroups(*criterion, space_, network_.store, 0, &statistics)[0];
+  }
+  const Network& network() const { return network_; }
+  const Space& space() const { return space_; }
+
+ private:
+  Network network_;
+  Space space_;
+};
+
+const Tensor kOne = at::ones({1, 2});                                  // x = (1, 1)
+const Tensor kBoth = at::tensor({1.F, 1.F, -1.F, -1.F}).view({2, 2});  // x and -x
+
+// By hand, for x = (1, 1): h = a x = (-1, 3.5); dL/da[u] = b_u x = (2, 2), (-1, -1); dL/db = h.
+// w g: unit 0: a (2, -4), b (-2); unit 1: a (-3, -0.5), b (-3.5).
+
+TEST(TaylorUnit, ModesAreTheirFormulas) {
+  const HandNet net;
+  const auto score = [&](const std::string& options) {
+    return net.Score("taylor(" + options + ")", {kOne});
+  };
+  EXPECT_EQ(score("mode=vector"), (Values{2 + 2, 3.5 + 3.5}));
+  EXPECT_EQ(score("mode=element_1"), (Values{6 + 2, 3.5 + 3.5}));
+  EXPECT_EQ(score("mode=squared"), (Values{4 + 4, 12.25 + 12.25}));
+  // F = g^2 with one sample: sum of (w g)^2
+  EXPECT_EQ(score("mode=element_2"), (Values{4 + 16 + 4, 9 + 0.25 + 12.25}));
+  // |2 - 2| + |-4 - 8| + |-2 - 2| and |-3 - 4.5| + |-0.5 - 0.125| + |-3.5 - 6.125|
+  EXPECT_EQ(score("mode=mixed"), (Values{16, 7.5 + 0.625 + 9.625}));
+  EXPECT_EQ(score("members=producer"), (Values{6, 3.5}));
+  EXPECT_EQ(score("mode=vector, reduce=max"), (Values{2, 3.5}));
+}
+
+TEST(TaylorUnit, SignsOfBatchesAndSamplesCancelOnlyWhenTheyMay) {
+  const HandNet net;
+  const std::vector<Tensor> apart = {kOne, -kOne}, together = {kBoth};
+  for (const std::string mode : {"vector", "element_1", "squared"}) {
+    SCOPED_TRACE(mode);
+    const auto score = [&](const std::string& how, const std::vector<Tensor>& batches) {
+      return net.Score(Str("taylor(mode=", mode, ", accumulate=", how, ")"), batches);
+    };
+    const Values alone = score("signed", {kOne}), nothing = {0, 0};
+    EXPECT_EQ(score("signed", apart), nothing);  // g(-x) = -g(x)
+    EXPECT_EQ(score("batch", apart), alone);
+    EXPECT_EQ(score("batch", together), nothing);
+    EXPECT_EQ(score("sample", together), alone);
+    EXPECT_EQ(score("sample", apart), alone);
+  }
+}
+
+TEST(TaylorUnit, DoesNotChangeWhenTwoLayersAreRescaled) {
+  // a[0] times 4, b[0] divided by 4: the same function; w g stays, magnitudes do not.
+  const HandNet net, scaled(4);
+  for (const std::string criterion : {"taylor", "taylor(mode=vector)", "taylor(mode=element_2)",
+                                      "hessian_diagonal", "wood_fisher(damping=0)"})
+    EXPECT_EQ(net.Score(criterion, {kBoth}), scaled.Score(criterion, {kBoth})) << criterion;
+  EXPECT_NE(net.Score("l1_norm", {kOne}), scaled.Score("l1_norm", {kOne}));
+}
+
+TEST(TaylorProperty, VectorIsAtMostElement) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const CalibratedNetwork net(seed);
+    const ParameterStore& store = net.network().store;
+    const auto vector = net.Score(*MakeCriterion("taylor(mode=vector)"), store);
+    const auto element = net.Score(*MakeCriterion("taylor(mode=element_1)"), store);
+    for (size_t g = 0; g < vector.size(); ++g)
+      for (size_t u = 0; u < vector[g].size(); ++u)
+        EXPECT_LE(vector[g][u], element[g][u] * (1 + 1e-6));
+  }
+  // Equal when all products of a member have one sign: unit 1 of the hand net.
+  EXPECT_EQ(HandNet().Score("taylor(mode=vector)", {kOne})[1],
+            HandNet().Score("taylor(mode=element_1)", {kOne})[1]);
+}
+
+/// L = (w - w0)^T H (w - w0) / 2 with H = diag(1, 4), w0 = (1, .5), w = (1.2, .4): zeroing either
+/// weight raises the loss by .48.
+TEST(TaylorUnit, OnAQuadraticMixedIsTheExactIncreaseAndFirstOrderHasTheWrongSign) {
+  const Tensor w = at::tensor({1.2, 0.4}, at::kDouble), w0 = at::tensor({1.0, 0.5}, at::kDouble);
+  const Tensor h = at::tensor({1.0, 4.0}, at::kDouble);
+  const auto loss = [&](const Tensor& at_w) {
+    return 0.5 * (h * (at_w - w0).square()).sum().item<double>();
+  };
+  for (int64_t i = 0; i < 2; ++i)
+    EXPECT_NEAR(loss(w.index_fill(0, at::tensor({i}), 0)) - loss(w), 0.48, 1e-12);
+  const ParameterStatistics found{.gradient = h * (w - w0), .fisher = h};  // (.2, -.4)
+  const ProductStatistics products;
+  GroupView view{.name = "quadratic", .units = 2, .slices = {}};
+  view.slices.push_back(MakeSlice("w", MemberRole::kProducer, w.view({2, 1})));
+  const ParameterStatistics shaped{.gradient = found.gradient.view({2, 1}),
+                                   .fisher = found.fisher.view({2, 1})};
+  view.slices[0].statistics = &shaped;
+  view.slices[0].products = &products;
+  const auto score = [&](const std::string& text) { return MakeCriterion(text)->Score(view, 0); };
+  const auto near = [](const Tensor& actual, double first, double second) {
+    EXPECT_NEAR(actual[0].item<double>(), first, 1e-12);
+    EXPECT_NEAR(actual[1].item<double>(), second, 1e-12);
+  };
+  near(-(found.gradient * w), -0.24, 0.16);
+  near(score("taylor(mode=vector)"), 0.24, 0.16);
+  near(score("taylor(mode=mixed)"), 0.48, 0.48);
+}
+
+TEST(HessianDiagonalUnit, IsHalfTheSumOfSquaredProductsWithOneSample) {
+  const HandNet net;
+  EXPECT_EQ(net.Score("hessian_diagonal", {kOne}), (Values{12, 10.75}));
+  EXPECT_EQ(net.Score("hessian_diagonal", {kBoth}), (Values{12, 10.75}));  // squares do not cancel
+}
+
+TEST(WoodFisherUnit, HasTheCrossTermsOfEachBlock) {
+  const HandNet net;
+  // ((2 - 4)^2 + 2^2) / 2 and (3.5^2 + 3.5^2) / 2
+  EXPECT_EQ(net.Score("wood_fisher(damping=0)", {kBoth}), (Values{4, 12.25}));
+  // + 2 (|w|^2) / 2: 1 + 4 + 4 and 9 + .25 + 1
+  EXPECT_EQ(net.Score("wood_fisher(damping=2)", {kBoth}), (Values{4 + 9, 12.25 + 10.25}));
+}
+
+TEST(ActivationUnit, IsWhatTheConsumerReads) {
+  const HandNet net;
+  EXPECT_EQ(net.Score("activation", {kBoth}), (Values{1, 12.25}));
+  EXPECT_EQ(net.Score("activation(mode=mean)", {kBoth}), (Values{1, 3.5}));
+}
+
+TEST(AblationUnit, IsTheExactIncreaseOfTheLoss) {
+  const HandNet net;  // y = -2 - 3.5
+  EXPECT_EQ(net.Score("ablation", {kOne}), (Values{2, 3.5}));
+  EXPECT_EQ(net.Score("ablation", {-kOne}), (Values{-2, -3.5}));
+}
+
+TEST(AblationUnit, NothingMaskedIsTheNetworkAsItIsAndSetsAreMaskedTogether) {
+  const CalibratedNetwork calibrated(4);
+  const Calibration calibration = calibrated.calibration();
+  std::vector<int64_t> all;
+  for (int64_t unit = 0; unit < calibrated.space().total_units(); ++unit) all.push_back(unit);
+  const std::vector<double> losses = MaskedLosses(calibrated.space(), calibrated.network().store,
+                                                  calibration, {{}, {0}, {0, 3}, all});
+  double expected = 0;
+  const at::NoGradGuard no_grad;
+  for (int64_t batch = 0; batch < 2; ++batch) {
+    const CalibrationBatch given = calibration.get(batch);
+    const Tensor logits = Forward(calibrated.network(), given.inputs[0]);
+    expected += CrossEntropy({logits}, given).item<double>() / 2;
+  }
+  EXPECT_NEAR(losses[0], expected, 1e-5);
+  EXPECT_NE(losses[1], losses[0]);
+  EXPECT_NE(losses[2], losses[1]);
+  // All features masked: the logits are the classifier's bias.
+  double bias_only = 0;
+  for (int64_t batch = 0; batch < 2; ++batch) {
+    const CalibrationBatch given = calibration.get(batch);
+    const Tensor logits = calibrated.network().store.Get("fc.bias").expand({4, 3});
+    bias_only += CrossEntropy({logits}, given).item<double>() / 2;
+  }
+  EXPECT_NEAR(losses[3], bias_only, 1e-5);
+}
+
+/// Published orders of LLaMA-7B's 32 blocks: arXiv:2402.02834 protects the first 4 and last 2.
+TEST(AblationUnit, ProtectedBlocksAreNotChosen) {
+  const auto scores_of = [](const std::vector<int64_t>& order) {  // lowest first, the rest above
+    Values scores(32, 100);
+    for (size_t i = 0; i < order.size(); ++i)
+      scores[static_cast<size_t>(order[i])] = static_cast<double>(i);
+    return scores;
+  };
+  EXPECT_EQ(LowestBlocks(scores_of({0, 27, 24, 26, 25, 29, 28}), 6, 4, 2),
+            (std::vector<int64_t>{27, 24, 26, 25, 29, 28}));
+  EXPECT_EQ(LowestBlocks(scores_of({24, 26, 25, 10, 27, 13, 22, 14}), 6, 4, 2),
+            (std::vector<int64_t>{24, 26, 25, 10, 27, 13}));
+  EXPECT_THROW(LowestBlocks(scores_of({}), 27, 4, 2), Error);
+}
+
+TEST(HrankUnit, IsTheRankOfTheMaps) {
+  Builder b("maps", 1);
+  const ValueId x = b.Conv2d("conv", b.Input("x", {2, 1, 3, 3}), 1, 3, {.kernel = 1});
+  const Network network = b.Finish({b.Linear("fc", b.Flatten(x), 27, 2)});
+  const Space space = BuildSpace(network);
+  ParameterStore store = network.store.Clone();
+  store.Set("conv.weight", at::tensor({1.F, 0.F, -2.F}).view({3, 1, 1, 1}));
+  // Flattened, a channel is nine features; of the map that is read only zero or not is left.
+  Builder c("maps2", 1);
+  const ValueId y = c.Conv2d("conv", c.Input("x", {2, 1, 3, 3}), 1, 3, {.kernel = 1});
+  const Network conv = c.Finish({c.Conv2d("next", y, 3, 2, {.kernel = 1})});
+  const Space conv_space = BuildSpace(conv);
+  ParameterStore conv_store = conv.store.Clone();
+  conv_store.Set("conv.weight", store.Get("conv.weight"));
+  const Tensor full = at::eye(3).view({1, 1, 3, 3}), one = at::ones({1, 1, 3, 3});
+  const Calibration calibration = CalibrationOf({{.inputs = {at::cat({full, one})}}});
+  const auto score = [&](const Space& space_of, const ParameterStore& weights) {
+    const auto criterion = MakeCriterion("hrank");
+    const Statistics statistics =
+        CollectStatistics(space_of, weights, criterion->needs(), calibration);
+    return ScoreGroups(*criterion, space_of, weights, 0, &statistics)[0];
+  };
+  EXPECT_EQ(score(conv_space, conv_store), (Values{2, 0, 2}));  // ranks 3 and 1
+  EXPECT_EQ(score(space, store), (Values{6, 0, 6}));            // (3 + 9) / 2 entries are not zero
+}
+
+TEST(StatisticsUnit, OnePassServesAllCriteriaAsTheirOwnWould) {
+  const CalibratedNetwork calibrated(5);
+  const ParameterStore& store = calibrated.network().store;
+  const Needs all = {Need::kForward,  Need::kRank,           Need::kGram,
+                     Need::kGradient, Need::kSampleGradient, Need::kAblation};
+  const Statistics together =
+      CollectStatistics(calibrated.space(), store, all, calibrated.calibration());
+  EXPECT_EQ(together.batches, 2);
+  EXPECT_EQ(together.samples, 8);
+  EXPECT_GT(together.loss, 0);
+  for (const std::string& name : Registry<Criterion>::Global().Names()) {
+    SCOPED_TRACE(name);
+    const auto criterion = MakeCriterion(name);
+    EXPECT_EQ(ScoreGroups(*criterion, calibrated.space(), store, 7, &together),
+              calibrated.Score(*criterion, store));
+  }
+}
+
+TEST(StatisticsUnit, GradientsAreThoseOfFiniteDifferences) {
+  const CalibratedNetwork calibrated(6);
+  const Calibration calibration = calibrated.calibration();
+  const Statistics found = CollectStatistics(calibrated.space(), calibrated.network().store,
+                                             {Need::kGradient}, calibration);
+  const std::string name = "conv2.weight";
+  const Tensor gradient = found.parameters.at(name).gradient;
+  const Tensor direction = gradient / gradient.norm();
+  const auto loss_at = [&](double step) {
+    ParameterStore moved = calibrated.network().store.Clone();
+    moved.Set(name, moved.Get(name) + step * direction);
+    return MaskedLosses(calibrated.space(), moved, calibration, {{}})[0];
+  };
+  const double step = 1e-2;
+  // Along its own direction the slope is the gradient's norm; float32 losses allow 1e-5 / step.
+  EXPECT_NEAR((loss_at(step) - loss_at(-step)) / (2 * step), gradient.norm().item<double>(), 5e-3);
+}
+
+TEST(StatisticsUnit, GramIsOfWhatTheWeightMultiplies) {
+  const HandNet net;
+  Calibration calibration = CalibrationOf({{.inputs = {kBoth}}});
+  calibration.loss = MeanOutput;
+  const Statistics found =
+      CollectStatistics(net.space(), net.network().store, {Need::kGram}, calibration);
+  // h = (-1, 3.5) and its negative: mean of h h^T
+  const Tensor expected = at::tensor({1.0, -3.5, -3.5, 12.25}, at::kDouble).view({2, 2});
+  EXPECT_TRUE(at::equal(found.grams.at("b.weight").gram, expected));
+  EXPECT_FALSE(found.grams.contains("a.weight")) << "no group loses columns there";
+  calibration.max_gram = 1;
+  const Statistics bounded =
+      CollectStatistics(net.space(), net.network().store, {Need::kGram}, calibration);
+  EXPECT_FALSE(bounded.grams.at("b.weight").gram.defined());
+  EXPECT_TRUE(at::equal(bounded.grams.at("b.weight").diagonal, expected.diagonal()));
+}
+
+TEST(StatisticsUnit, SaysWhatIsWrongWithTheLossAndStopsWhenAsked) {
+  const HandNet net;
+  Calibration calibration = CalibrationOf({{.inputs = {kBoth}}});
+  const auto kind = [&] {
+    try {
+      CollectStatistics(net.space(), net.network().store, {Need::kGradient}, calibration);
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return ErrorKind::kInternal;
+  };
+  EXPECT_EQ(kind(), ErrorKind::kConfig);  // cross-entropy without labels
+  calibration.loss = [](const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+    return outputs.front();
+  };
+  EXPECT_EQ(kind(), ErrorKind::kModel);  // two numbers
+  calibration.loss = [](const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+    return outputs.front().sum() * std::nan("");
+  };
+  EXPECT_EQ(kind(), ErrorKind::kTrials);
+  calibration.loss = MeanOutput;
+  calibration.stop = [] { return true; };
+  EXPECT_EQ(kind(), ErrorKind::kInterrupted);
+}
+
+}  // namespace
+}  // namespace espalier
