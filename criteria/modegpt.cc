@@ -39,11 +39,15 @@ Tensor Modegpt::Score(const GroupView& group, uint64_t /*seed*/) const {
   if (sum.defined()) return sum.sqrt();
   for (const GroupView::Slice& slice : group.slices)  // type I
     if (HasGram(slice)) add(Leverages(group, slice));
+  if (sum.defined()) return sum;
+  for (const GroupView::Read& read : group.reads) {
+    if (!read.statistics->energy.defined()) continue;
+    const Tensor energy = read.Sum(read.statistics->energy);
+    add(energy / (energy + config_.ridge * energy.mean()).clamp_min(1e-300));  // 0 / 0 is 0
+  }
   if (!sum.defined())
-    throw Error(ErrorKind::kModel,
-                Str("group '", group.name,
-                    "': neither a linear layer nor an attention product reads its units"),
-                "choose another criterion, or exclude the layer: space.exclude");
+    throw Error(ErrorKind::kModel, Str("group '", group.name, "': no activation carries its units"),
+                "choose a criterion on weights, or exclude the layer: space.exclude");
   return sum;
 }
 

@@ -18,7 +18,8 @@ Schema Describe(ModegptConfig& config);
 /// Symbols  C -> GramStatistics::gram; C_q, C_k -> energies where queries and keys meet.
 /// Deviates A unit of several columns (a kernel's taps, a flattened map) gets the trace of its
 ///          block; several consumers add up. A unit of several dims (rotary pairs) gets the root of
-///          the sum, as the paper does. Type III (singular values of values and outputs) makes new
+///          the sum, as the paper does. Units that are added to a trunk cannot be rebuilt: their
+///          matrix is its diagonal. Type III (singular values of values and outputs) makes new
 ///          directions instead of choosing units: SvdFactors in modular.h. The compensation is
 ///          CompensateConsumers' (compensation.h).
 /// Units    leverages in [0, 1) a column; activations squared for dims; comparable within a group.

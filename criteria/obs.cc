@@ -35,10 +35,15 @@ Tensor Obs::Score(const GroupView& group, uint64_t /*seed*/) const {
     const Tensor scores = ScoreSlice(group, slice);
     sum = sum.defined() ? sum + scores : scores;
   }
+  if (sum.defined()) return sum;
+  for (const GroupView::Read& read : group.reads) {  // w = 1 for each unit alone: H_uu / 2
+    if (!read.statistics->energy.defined()) continue;
+    const Tensor energies = read.Sum(read.statistics->energy);
+    sum = sum.defined() ? sum + energies : energies;
+  }
   if (!sum.defined())
-    throw Error(ErrorKind::kModel,
-                Str("group '", group.name, "': no convolution or linear layer reads its units"),
-                "choose another criterion, or exclude the layer: space.exclude");
+    throw Error(ErrorKind::kModel, Str("group '", group.name, "': no activation carries its units"),
+                "choose a criterion on weights, or exclude the layer: space.exclude");
   return sum;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "criteria/scope.h"
+#include "criteria/statistics.h"
 #include "search/strategy.h"
 
 namespace espalier {
@@ -11,7 +12,7 @@ namespace espalier {
 struct RankingConfig {
   /// Any registered criterion, with options: "taylor(mode=vector)".
   std::string criterion = "taylor";
-  ScopeConfig scope;         ///< which units are ranked together
+  ScopeConfig scope{};       ///< which units are ranked together
   int64_t batches = 10;      ///< of training images, for criteria that need data
   int64_t batch_size = 128;  ///< images a batch
   int64_t samples = 256;     ///< of sample gradients, at most

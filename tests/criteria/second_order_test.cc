@@ -7,6 +7,7 @@
 #include "criteria/compensation.h"
 #include "criteria/criterion.h"
 #include "criteria/modular.h"
+#include "env/graph/builder.h"
 #include "env/graph/executor.h"
 #include "tests/support/calibrated_network.h"
 
@@ -283,7 +284,7 @@ TEST(ObsUnit, IsTheCostOfRemovingAConsumersColumns) {
   const CalibratedNetwork net(8);
   const ParameterStore& store = net.network().store;
   const Statistics statistics =
-      CollectStatistics(net.space(), store, {Need::kGram}, net.calibration());
+      CollectStatistics(net.space(), store, {Need::kForward, Need::kGram}, net.calibration());
   const auto scores =
       ScoreGroups(*MakeCriterion("obs(damping=0.01)"), net.space(), store, 0, &statistics);
   // conv1's channel 2 is read by conv2's columns 18..26.
@@ -293,6 +294,28 @@ TEST(ObsUnit, IsTheCostOfRemovingAConsumersColumns) {
   std::iota(columns.begin(), columns.end(), 18);
   const Tensor after = RemoveWeights(w, InverseOf(h), columns);
   EXPECT_NEAR(scores[0][2], Loss(w, after, h), 1e-9 * scores[0][2]);
+}
+
+TEST(ObsUnit, NothingMakesUpForABranchThatIsAddedToItsTrunk) {
+  Builder b("residual", 1);
+  ValueId x = b.Relu(b.Conv2d("stem", b.Input("x", {2, 3, 5, 5}), 3, 4, {.padding = 1}));
+  x = b.Add(x, b.BatchNorm2d("bn", b.Conv2d("branch", x, 4, 4, {.padding = 1}), 4));
+  const Network network = b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 4, 2)});
+  const Space space = BuildSpace(network, {.decouple_residuals = true});
+  Rng rng(1);
+  const Calibration calibration = CalibrationOf({{.inputs = {RandomTensor(rng, {6, 3, 5, 5})}}});
+  const auto score = [&](const std::string& text) {
+    const auto criterion = MakeCriterion(text);
+    const Statistics statistics =
+        CollectStatistics(space, space.network().store, criterion->needs(), calibration);
+    return ScoreGroups(*criterion, space, space.network().store, 0,
+                       &statistics)[static_cast<size_t>(space.FindGroup("branch"))];
+  };
+  const std::vector<double> energies = score("activation"), leverages = score("modegpt");
+  EXPECT_EQ(score("obs"), energies);
+  const double mean = (energies[0] + energies[1] + energies[2] + energies[3]) / 4;
+  for (size_t unit = 0; unit < 4; ++unit)
+    EXPECT_NEAR(leverages[unit], energies[unit] / (energies[unit] + 0.01 * mean), 1e-12);
 }
 
 }  // namespace
