@@ -41,6 +41,36 @@ Ranking FitToBudget(const CostModel& cost, const Budget& budget, const Allocator
   return ranking;
 }
 
+/// The groups of each class's units, best unit first.
+using Ranked = std::map<int64_t, std::vector<size_t>>;
+
+Ranked RankUnits(const Scores& scores, const std::vector<int64_t>& classes) {
+  ESPALIER_CHECK(classes.size() == scores.size(), classes.size(), " classes for ", scores.size(),
+                 " groups");
+  std::map<int64_t, std::vector<std::pair<double, size_t>>> units;  // (score, group)
+  for (size_t g = 0; g < scores.size(); ++g)
+    for (const double score : scores[g]) units[classes[g]].push_back({score, g});
+  Ranked ranked;
+  for (auto& [number, list] : units) {
+    // In (group, unit) order already: a stable sort leaves ties there.
+    std::stable_sort(list.begin(), list.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (const auto& [score, group] : list) ranked[number].push_back(group);
+  }
+  return ranked;
+}
+
+std::vector<int64_t> CountsOf(const Ranked& ranked, size_t groups, double share) {
+  std::vector<int64_t> kept(groups, 0);
+  for (const auto& [number, order] : ranked) {
+    const auto wanted = static_cast<size_t>(
+        std::floor(share * static_cast<double>(order.size()) + 1e-9));  // 0.3 * 10 is 3
+    for (size_t i = 0; i < std::min(wanted, order.size()); ++i) ++kept[order[i]];
+  }
+  for (int64_t& count : kept) count = std::max<int64_t>(count, 1);
+  return kept;
+}
+
 /// Mean score of each group, and how much of a group may go.
 Decision EntropyDecision(const Scores& scores, const std::vector<int64_t>& units, double share,
                          double epsilon) {
@@ -67,26 +97,7 @@ Scope ParseScope(const std::string& name) {
 
 std::vector<int64_t> CountsAtShare(const Scores& scores, const std::vector<int64_t>& classes,
                                    double share) {
-  ESPALIER_CHECK(classes.size() == scores.size(), classes.size(), " classes for ", scores.size(),
-                 " groups");
-  struct Unit {
-    double score;
-    size_t group;
-  };
-  std::map<int64_t, std::vector<Unit>> ranked;
-  for (size_t g = 0; g < scores.size(); ++g)
-    for (const double score : scores[g]) ranked[classes[g]].push_back({score, g});
-  std::vector<int64_t> kept(scores.size(), 0);
-  for (auto& [number, units] : ranked) {
-    // In (group, unit) order already: a stable sort leaves ties there.
-    std::stable_sort(units.begin(), units.end(),
-                     [](const Unit& a, const Unit& b) { return a.score > b.score; });
-    const auto wanted = static_cast<size_t>(
-        std::floor(share * static_cast<double>(units.size()) + 1e-9));  // 0.3 * 10 is 3
-    for (size_t i = 0; i < std::min(wanted, units.size()); ++i) ++kept[units[i].group];
-  }
-  for (int64_t& count : kept) count = std::max<int64_t>(count, 1);
-  return kept;
+  return CountsOf(RankUnits(scores, classes), scores.size(), share);
 }
 
 std::vector<double> EntropyShares(std::span<const double> scores, double mean_removed,
@@ -183,8 +194,9 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
         // A unit that saves nothing is not worth removing.
         score = costs[g] > 0 ? score / costs[g] : std::numeric_limits<double>::max();
   }
+  const Ranked ranked = RankUnits(scores, classes);
   Ranking ranking = FitToBudget(cost, budget, [&](double share) {
-    return RatiosOf(CountsAtShare(scores, classes, share), units);
+    return RatiosOf(CountsOf(ranked, units.size(), share), units);
   });
   ranking.classes = count;
   return ranking;

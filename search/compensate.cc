@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "criteria/input_columns.h"
 #include "env/base/error.h"
 #include "env/graph/executor.h"
 
@@ -53,19 +54,18 @@ class LayerFinder {
     std::vector<Layer> layers;
     for (size_t i = 0; i < cut_.graph.ops.size(); ++i) {
       const Op& op = cut_.graph.ops[i];
-      const bool conv = IsOp(op, "aten::conv2d");
-      if (!conv && !IsOp(op, "aten::linear")) continue;
+      if (!IsOp(op, "aten::conv2d") && !IsOp(op, "aten::linear")) continue;
+      const std::string why = Unsuitable(op);
+      if (!why.empty()) {
+        skipped.push_back(Str(op.module_path, ": ", why));
+        continue;
+      }
       Layer layer;
       layer.op = static_cast<int32_t>(i);
       layer.input = op.ValueArg("input");
       layer.output = op.outputs.front();
       layer.weight = StoredName(cut_, op.ValueArg("weight"));
       layer.bias = StoredName(cut_, op.ValueArg("bias"));
-      const std::string why = Unsuitable(op, conv, layer);
-      if (!why.empty()) {
-        skipped.push_back(Str(op.module_path, ": ", why));
-        continue;
-      }
       FindNorm(layer);
       if (residual_ && layer.norm != nullptr) FindTrunk(layer);
       layers.push_back(layer);
@@ -74,15 +74,11 @@ class LayerFinder {
   }
 
  private:
-  std::string Unsuitable(const Op& op, bool conv, const Layer& layer) const {
-    if (layer.weight.empty()) return "its weight is computed";
-    if (cut_.store.Get(layer.weight).dim() != (conv ? 4 : 2)) return "its weight has another rank";
-    const auto& readers = consumers_[static_cast<size_t>(cut_.graph.FindStored(layer.weight))];
-    if (readers.size() > 1) return "its weight serves several layers";
-    if (!conv) return "";
-    if (op.Constant("groups").toInt() != 1) return "grouped convolution";
-    if (!op.Constant("padding").isIntList()) return "padding given by name";
-    return "";
+  std::string Unsuitable(const Op& op) const {
+    const std::string why = NotAMatrix(cut_, op);
+    if (!why.empty()) return why;
+    const auto& readers = consumers_[static_cast<size_t>(op.ValueArg("weight"))];
+    return readers.size() > 1 ? "its weight serves several layers" : "";
   }
 
   /// The only op that reads a value, or null.
@@ -141,16 +137,7 @@ struct Moments {
   double residual_square = 0;
 };
 
-/// [K, positions]: what one output position reads.
-Tensor Patches(const Op& op, const Tensor& weight, const Tensor& input) {
-  if (weight.dim() == 2) return input.reshape({-1, input.size(-1)}).t();
-  const Tensor columns = at::im2col(
-      input.contiguous(), weight.sizes().slice(2), op.Constant("dilation").toIntVector(),
-      op.Constant("padding").toIntVector(), op.Constant("stride").toIntVector());  // [n, K, L]
-  return columns.transpose(0, 1).reshape({columns.size(1), -1});
-}
-
-/// [O, positions] of an output or target, the same order as Patches.
+/// [O, positions] of an output or target, the same order as InputColumns.
 Tensor Positions(const Tensor& value, bool linear) {
   if (linear) return value.reshape({-1, value.size(-1)}).t();
   return value.transpose(0, 1).reshape({value.size(1), -1});
@@ -221,9 +208,9 @@ class Fitter {
     Moments sums;
     for (int64_t first = 0; first < input.size(0); first += kChunk) {
       const int64_t count = std::min(kChunk, input.size(0) - first);
-      const Tensor x = Patches(op, weight, input.narrow(0, first, count));  // [K, P]
-      const Tensor y = Positions(target.narrow(0, first, count), linear);   // [O, P]
-      Tensor now = at::matmul(matrix, x);                                   // [O, P]
+      const Tensor x = InputColumns(op, weight, input.narrow(0, first, count));  // [K, P]
+      const Tensor y = Positions(target.narrow(0, first, count), linear);        // [O, P]
+      Tensor now = at::matmul(matrix, x);                                        // [O, P]
       if (!layer.bias.empty()) now = now + cut_.store.Get(layer.bias).unsqueeze(1);
       const Tensor r = y - (now * scale.unsqueeze(1) + shift.unsqueeze(1));  // [O, P]
       const auto add = [](Tensor& sum, const Tensor& part) {

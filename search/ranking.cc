@@ -1,11 +1,8 @@
 #include "search/ranking.h"
 
-#include <algorithm>
 #include <chrono>
-#include <memory>
 
 #include "criteria/compensation.h"
-#include "criteria/criterion.h"
 #include "criteria/normalise.h"
 
 namespace espalier {
@@ -15,12 +12,7 @@ Schema Describe(RankingConfig& config) {
   schema.Add("criterion", &config.criterion,
              "how units are ranked: NAME or NAME(key=value, ...); `espalier list criteria`");
   AddScopeFields(schema, config.scope);
-  schema.Add("batches", &config.batches, "calibration batches, for criteria that need data",
-             {.low = 1});
-  schema.Add("batch_size", &config.batch_size, "training images a batch", {.low = 1});
-  schema.Add("samples", &config.samples, "gradients of single samples are taken of so many at most",
-             {.low = 1});
-  schema.Add("augment", &config.augment, "training augmentation on the images used");
+  AddCalibrationFields(schema, config.calibration);
   schema.Add("compensate", &config.compensate,
              "consumers move what they lose to the columns they keep, in closed form");
   schema.Add("ridge", &config.ridge, "of the compensation, relative to the mean Gram diagonal",
@@ -34,48 +26,13 @@ RankingSearch::RankingSearch(const RankingConfig& config) : config_(config) {
   ParseNormaliser(config.scope.normaliser);
 }
 
-Calibration CalibrationFrom(const Environment& environment, const SearchContext& context,
-                            const std::string& who, int64_t batches, int64_t batch_size,
-                            bool augment) {
-  const Splits& splits = environment.Data(who);
-  const int64_t size = std::min(batch_size, splits.train().count());
-  const auto loader = std::make_shared<Loader>(
-      splits, splits.train(),
-      Loader::Options{.batch_size = size,
-                      .augment = augment,
-                      .seed = StreamSeed(context.seed, context.trial, who + "/data")});
-  Calibration calibration;
-  calibration.batches = batches;
-  calibration.device = environment.device;
-  calibration.get = [loader](int64_t batch) {
-    const int64_t epoch_length = loader->batches_per_epoch();
-    const Loader::Batch found = loader->Get(batch / epoch_length, batch % epoch_length);
-    return CalibrationBatch{.inputs = {found.images}, .labels = found.labels};
-  };
-  calibration.stop = [&context] { return context.StopRequested(); };
-  calibration.progress = [&context, who](int64_t done, int64_t total) {
-    context.Advance(done, total, who + ": statistics");
-  };
-  return calibration;
-}
-
 SearchResult RankingSearch::Run(const Environment& environment, SearchContext& context) const {
   const auto start = std::chrono::steady_clock::now();
-  const auto criterion = MakeCriterion(config_.criterion);
-  Needs needs = criterion->needs();
-  if (config_.compensate) needs.insert(Need::kGram);
-  const ParameterStore& store = environment.network().store;
-  Statistics statistics;
-  if (!needs.empty()) {
-    Calibration calibration = CalibrationFrom(environment, context, "ranking", config_.batches,
-                                              config_.batch_size, config_.augment);
-    calibration.max_samples = config_.samples;
-    statistics = CollectStatistics(environment.space, store, needs, calibration);
-  }
+  UnitScores found =
+      ScoreUnits(config_.criterion, environment, context, "ranking", config_.calibration,
+                 config_.compensate ? Needs{Need::kGram} : Needs{});
   SearchResult result;
-  result.scores =
-      ScoreGroups(*criterion, environment.space, store,
-                  StreamSeed(context.seed, context.trial, "ranking/criterion"), &statistics);
+  result.scores = std::move(found.scores);
   const Ranking ranking = RankUnderBudget(environment.space, environment.cost, environment.budget,
                                           result.scores, config_.scope);
   result.selection = SelectTop(environment.space, result.scores, ranking.kept);
@@ -85,8 +42,8 @@ SearchResult RankingSearch::Run(const Environment& environment, SearchContext& c
                  {"classes", ranking.classes},
                  {"share", ranking.share}};
   if (config_.compensate) {
-    Compensation done =
-        CompensateConsumers(environment.space, store, result.selection, statistics, config_.ridge);
+    Compensation done = CompensateConsumers(environment.space, environment.network().store,
+                                            result.selection, found.statistics, config_.ridge);
     result.info["compensated"] = done.layers;
     result.info["not_compensated"] = done.skipped;
     result.weights = std::move(done.store);

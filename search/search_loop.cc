@@ -9,10 +9,10 @@
 #include <optional>
 #include <set>
 
-#include "criteria/criterion.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
+#include "search/unit_scores.h"
 
 namespace espalier {
 
@@ -24,7 +24,7 @@ Schema Describe(SearchLoopConfig& config) {
   schema.Add("samples", &config.samples, "validation samples of a whole evaluation; 0 = all",
              {.low = 0});
   schema.Add("criterion", &config.criterion,
-             "which units a ratio keeps: NAME or NAME(key=value, ...), one that needs no data");
+             "which units a ratio keeps: NAME or NAME(key=value, ...); `espalier list criteria`");
   schema.Add("precision", &config.precision, "of candidate evaluation; bf16 ranks as well, faster",
              {"fp32", "bf16"});
   schema.Add("race", &config.race, "drop clear losers of a batch early");
@@ -177,9 +177,7 @@ class SearchLoop {
       problem_.low.push_back(std::clamp(bounds.min_keep, blocks / units, 1.0));
       problem_.high.push_back(std::max(bounds.max_keep, problem_.low.back()));
     }
-    const auto criterion = MakeCriterion(config.criterion);
-    scores_ = ScoreGroups(*criterion, env_.space, env_.network().store,
-                          StreamSeed(context.seed, context.trial, name + "/criterion"));
+    scores_ = ScoreUnits(config.criterion, env_, context, name).scores;
     set_.emplace(splits, splits.validation(), config.samples);
     CandidateOptions options{.batch_size = config.batch_size, .workers = config.workers};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;

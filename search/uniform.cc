@@ -2,15 +2,14 @@
 
 #include <chrono>
 
-#include "criteria/criterion.h"
+#include "search/unit_scores.h"
 
 namespace espalier {
 
 Schema Describe(UniformConfig& config) {
   Schema schema;
   schema.Add("criterion", &config.criterion,
-             "how units are ranked: NAME or NAME(key=value, ...), one that needs no data; "
-             "`espalier list criteria`");
+             "how units are ranked: NAME or NAME(key=value, ...); `espalier list criteria`");
   return schema;
 }
 
@@ -18,10 +17,8 @@ Uniform::Uniform(const UniformConfig& config) : config_(config) { MakeCriterion(
 
 SearchResult Uniform::Run(const Environment& environment, SearchContext& context) const {
   const auto start = std::chrono::steady_clock::now();
-  const auto criterion = MakeCriterion(config_.criterion);
   SearchResult result;
-  result.scores = ScoreGroups(*criterion, environment.space, environment.network().store,
-                              StreamSeed(context.seed, context.trial, "uniform/criterion"));
+  result.scores = ScoreUnits(config_.criterion, environment, context, "uniform").scores;
   const Decision all(environment.space.groups().size(), 1.0);  // projection finds the common factor
   const std::vector<int64_t> kept = environment.budget.Project(all);
   result.selection = SelectTop(environment.space, result.scores, kept);

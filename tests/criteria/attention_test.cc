@@ -99,8 +99,8 @@ TEST(AttentionCriteriaUnit, EveryGranularityCanBeScored) {
   for (const bool fused : {false, true})
     for (const std::string attention : {"dims", "heads", "both"}) {
       const AttentionNet net(fused, kHeads, attention);
-      for (const std::string criterion :
-           {"l1_norm", "taylor", "taylor(mode=mixed)", "activation", "modegpt", "ablation"}) {
+      for (const std::string criterion : {"l1_norm", "taylor", "taylor(mode=mixed)", "activation",
+                                          "modegpt", "obs", "hrank", "wood_fisher", "ablation"}) {
         SCOPED_TRACE(Str(fused, " ", attention, " ", criterion));
         const auto scores = net.Score(criterion);  // finite: ScoreGroups checks
         EXPECT_EQ(scores.size(), net.space().groups().size());

@@ -56,6 +56,27 @@ TEST_F(RunCliE2e, PrintsBaseCutFinalAndCertificate) {
   EXPECT_GT(result["base"]["accuracy"], 0.2) << "the made-up images are learnable";
 }
 
+TEST_F(RunCliE2e, RanksByACriterionOnDataAndCompensates) {
+  const TempFolder temp;
+  const auto outcome =
+      RunEspalier({"run", Tiny().config.string(), "--set", "strategy.name=\"ranking\"", "--out",
+                   (temp / "run").string(), "--json"});
+  EXPECT_EQ(outcome.exit_code, 2) << "keys of another strategy are errors";
+  const fs::path config = Tiny().folder / "ranking.toml";
+  std::string text = ReadFile(Tiny().config);
+  const size_t start = text.find("[strategy]"), end = text.find("[finetune]");
+  text.replace(start, end - start,
+               "[strategy]\nname = \"ranking\"\ncriterion = \"taylor(mode=vector)\"\n"
+               "scope = \"isomorphic\"\nbatches = 2\nbatch_size = 16\ncompensate = true\n");
+  WriteFileAtomic(config, text);
+  const auto ranked = RunEspalier({"run", config.string(), "--set", "finetune.epochs=0", "--out",
+                                   (temp / "ranked").string(), "--json"});
+  ASSERT_EQ(ranked.exit_code, 0) << ranked.err;
+  const auto result = ranked.Json();
+  EXPECT_TRUE(result["certificate"]["passed"].get<bool>());
+  EXPECT_LE(result["cut"]["macs"].get<double>(), 0.6 * result["base"]["macs"].get<double>());
+}
+
 TEST_F(RunCliE2e, LeavesEverythingTheFolderPromises) {
   for (const char* name : {"resolved.toml", "manifest.json", "run.db", "metrics.jsonl",
                            "report.html", "best/model.pt2", "best/weights.safetensors",

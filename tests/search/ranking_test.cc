@@ -31,11 +31,8 @@ TEST(RankingUnit, EveryCriterionInEveryScopeHoldsTheBudget) {
   for (const std::string& criterion : Registry<Criterion>::Global().Names())
     for (const std::string& scope : kScopeNames) {
       SCOPED_TRACE(criterion + " " + scope);
-      const SearchResult found = Rank(tiny, {.criterion = criterion,
-                                             .scope = {.scope = scope},
-                                             .batches = 1,
-                                             .batch_size = 8,
-                                             .samples = 4});
+      const SearchResult found =
+          Rank(tiny, {.criterion = criterion, .scope = {.scope = scope}, .calibration = {1, 8, 4}});
       EXPECT_TRUE(tiny.budget().Feasible(KeptCounts(found.selection)));
       MakePlan(tiny.Get().space, found.selection);
       EXPECT_EQ(found.info["criterion"], criterion);
@@ -54,7 +51,8 @@ TEST(RankingUnit, ScopesAndCriteriaChooseDifferently) {
 
 TEST(RankingUnit, CompensationBringsTheCutNearerToTheUncutNetwork) {
   const TinyEnvironment tiny;
-  const RankingConfig config{.criterion = "activation", .batches = 4, .batch_size = 32};
+  const RankingConfig config{.criterion = "activation",
+                             .calibration = {.batches = 4, .batch_size = 32}};
   RankingConfig moved = config;
   moved.compensate = true;
   const SearchResult plain = Rank(tiny, config), compensated = Rank(tiny, moved);

@@ -1,0 +1,58 @@
+#include "search/unit_scores.h"
+
+#include <algorithm>
+#include <memory>
+
+namespace espalier {
+
+void AddCalibrationFields(Schema& schema, CalibrationConfig& config) {
+  schema.Add("batches", &config.batches, "calibration batches, for criteria that need data",
+             {.low = 1});
+  schema.Add("batch_size", &config.batch_size, "training images a batch", {.low = 1});
+  schema.Add("samples", &config.samples, "gradients of single samples are taken of so many at most",
+             {.low = 1});
+  schema.Add("augment", &config.augment, "training augmentation on the images used");
+}
+
+Calibration CalibrationFrom(const Environment& environment, const SearchContext& context,
+                            const std::string& who, const CalibrationConfig& config) {
+  const Splits& splits = environment.Data(who);
+  const auto loader = std::make_shared<Loader>(
+      splits, splits.train(),
+      Loader::Options{.batch_size = std::min(config.batch_size, splits.train().count()),
+                      .augment = config.augment,
+                      .seed = StreamSeed(context.seed, context.trial, who + "/calibration")});
+  Calibration calibration;
+  calibration.batches = config.batches;
+  calibration.max_samples = config.samples;
+  calibration.device = environment.device;
+  calibration.get = [loader](int64_t batch) {
+    const int64_t epoch_length = loader->batches_per_epoch();
+    const Loader::Batch found = loader->Get(batch / epoch_length, batch % epoch_length);
+    return CalibrationBatch{.inputs = {found.images}, .labels = found.labels};
+  };
+  calibration.stop = [&context] { return context.StopRequested(); };
+  calibration.progress = [&context, who](int64_t done, int64_t total) {
+    context.Advance(done, total, who + ": statistics");
+  };
+  return calibration;
+}
+
+UnitScores ScoreUnits(const std::string& text, const Environment& environment,
+                      const SearchContext& context, const std::string& who,
+                      const CalibrationConfig& config, const Needs& also) {
+  const auto criterion = MakeCriterion(text);
+  const ParameterStore& store = environment.network().store;
+  Needs needs = criterion->needs();
+  needs.insert(also.begin(), also.end());
+  UnitScores found;
+  if (!needs.empty())
+    found.statistics = CollectStatistics(environment.space, store, needs,
+                                         CalibrationFrom(environment, context, who, config));
+  found.scores =
+      ScoreGroups(*criterion, environment.space, store,
+                  StreamSeed(context.seed, context.trial, who + "/criterion"), &found.statistics);
+  return found;
+}
+
+}  // namespace espalier
