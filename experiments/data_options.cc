@@ -30,14 +30,15 @@ void AddDataOptions(OptionList& add) {
   add.Text("mean", "A,B,C", "",
            "per channel, of pixels in 0..1; default: what the weights state, else the data set's");
   add.Text("std", "A,B,C", "", "per channel; goes with --mean");
-  add.Integer("validation", "N", 5000, "training images that are held out");
+  add.Real("validation", "X", DataConfig().validation,
+           "held out of the training samples: a share below 1, or a number");
 }
 
 DataConfig ReadDataOptions(const Arguments& arguments) {
   DataConfig data;
   data.name = arguments.Text("data");
   data.root = arguments.Text("root");
-  data.validation = arguments.Integer("validation");
+  data.validation = arguments.Real("validation");
   data.mean = ReadNumbers("mean", arguments.Text("mean"));
   data.std = ReadNumbers("std", arguments.Text("std"));
   if (data.mean.size() != data.std.size())
@@ -79,11 +80,8 @@ SpaceOptions ReadSpaceOptions(const Arguments& arguments) {
 
 std::string DataHash(const Splits& splits) {
   std::string hashes;
-  for (const ImageSet* images : {&splits.train(), &splits.validation(), &splits.test()}) {
-    if (images->count() == 0) continue;
-    for (const Tensor& tensor : {images->images.contiguous(), images->labels.contiguous()})
-      hashes += Sha256Hex({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
-  }
+  for (const Dataset* samples : {&splits.train(), &splits.validation(), &splits.test()})
+    if (samples->count() > 0) hashes += samples->Hash();
   return Sha256Hex(hashes);
 }
 

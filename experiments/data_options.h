@@ -1,6 +1,6 @@
 #pragma once
 
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/space/space.h"
 #include "experiments/command_line.h"
 #include "experiments/model_source.h"

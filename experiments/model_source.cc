@@ -70,9 +70,7 @@ Schema Describe(ModelConfig& config) {
            {0, 1'000'000});
 }
 
-std::string ModelSource::Normalisation() const {
-  return mean.empty() ? "" : NormalisationText(mean, std);
-}
+std::string ModelSource::Normalisation() const { return NormalisationText(mean, std); }
 
 ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
   if (config.name.empty() == config.file.empty())
@@ -143,6 +141,7 @@ void SettleNormalisation(const ModelSource& source, DataConfig& data) {
 }
 
 std::string NormalisationText(const std::vector<double>& mean, const std::vector<double>& std) {
+  if (mean.empty()) return "";
   std::string text = "mean";
   for (const double value : mean) text += Str(' ', value);
   text += ", std";

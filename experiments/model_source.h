@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "env/base/config.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/graph/network.h"
 
 namespace espalier {
@@ -43,7 +43,8 @@ ModelConfig ParseModelWord(const std::string& model);
 /// state another; without them the weights' own are used and said aloud; else the data set's.
 void SettleNormalisation(const ModelSource& source, DataConfig& data);
 
-/// "mean .485 .456 .406, std .229 .224 .225": the form of the safetensors metadata entry.
+/// "mean .485 .456 .406, std .229 .224 .225": the form of the safetensors metadata entry; "" for
+/// none.
 std::string NormalisationText(const std::vector<double>& mean, const std::vector<double>& std);
 
 /// "auto" takes a CUDA device when there is one. Errors: kDevice, kConfig.

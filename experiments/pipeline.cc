@@ -14,6 +14,7 @@
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
 #include "experiments/report.h"
+#include "experiments/score_json.h"
 #include "experiments/space_json.h"
 #include "experiments/verify_delivery.h"
 
@@ -67,12 +68,20 @@ Pipeline::Pipeline(const RunConfig& config)
                 "espalier inspect shows what is pinned and why");
   cost_.emplace(*space_);
   budget_.emplace(*cost_, config.budget);
-  splits_ = Splits::Load(data_);
+  splits_ = Splits::Load(data_, &source_.network);
+  if (splits_->test().count() == 0)
+    throw Error(ErrorKind::kConfig, "there are no test samples for the final measurement",
+                "data.test is what is held out for it");
+  task_ = MakeTask(config.task, splits_->train(), source_.network);
 }
 
 Environment Pipeline::MakeEnvironment() const {
-  return {
-      .space = *space_, .cost = *cost_, .budget = *budget_, .splits = &*splits_, .device = device_};
+  return {.space = *space_,
+          .cost = *cost_,
+          .budget = *budget_,
+          .splits = &*splits_,
+          .task = task_,
+          .device = device_};
 }
 
 SearchContext Pipeline::MakeContext(const std::string& stage, uint64_t trial) {
@@ -115,6 +124,7 @@ void Pipeline::DescribeSpace() {
                     {"test", splits_->test().count()},
                     {"seen", data_.seen},
                     {"held_out", source_.held_out}};
+  result["task"] = {{"loss", task_.loss}, {"metric", task_.metric}};
   folder_->Finish("space", result);
 }
 
@@ -190,18 +200,20 @@ Network Pipeline::Finetune(const Network& start) {
   }
   LogInfo("finetune: ", config_.finetune.epochs, " epochs");
   network.store = network.store.To(device_);
-  const auto result = Train(
-      network, *splits_, config_.finetune, static_cast<uint64_t>(config_.run.seed),
-      folder_->path() / "finetune", [&](const EpochRecord& record) {
-        metrics_->Add("finetune", record.epoch, "lr", record.lr);
-        metrics_->Add("finetune", record.epoch, "train_loss", record.train_loss);
-        metrics_->Add("finetune", record.epoch, "train_accuracy", record.train_accuracy);
-        metrics_->Add("finetune", record.epoch, "validation_accuracy", record.validation_accuracy);
-        LogInfo("finetune: epoch ", record.epoch, "/", config_.finetune.epochs, ", loss ",
-                Fixed(record.train_loss, 4), ", training ", Percent(record.train_accuracy),
-                ", validation ", Percent(record.validation_accuracy), ", ",
-                Fixed(record.seconds, 1), " s");
-      });
+  const auto result =
+      Train(network, *splits_, task_, config_.finetune, static_cast<uint64_t>(config_.run.seed),
+            folder_->path() / "finetune", [&](const EpochRecord& record) {
+              metrics_->Add("finetune", record.epoch, "lr", record.lr);
+              metrics_->Add("finetune", record.epoch, "train_loss", record.train_loss);
+              metrics_->Add("finetune", record.epoch, "train_" + task_.metric, record.train_metric);
+              metrics_->Add("finetune", record.epoch, "validation_" + task_.metric,
+                            record.validation_metric);
+              LogInfo("finetune: epoch ", record.epoch, "/", config_.finetune.epochs, ", loss ",
+                      Fixed(record.train_loss, 4), ", training ",
+                      FigureText(task_.metric, record.train_metric), ", validation ",
+                      FigureText(task_.metric, record.validation_metric), ", ",
+                      Fixed(record.seconds, 1), " s");
+            });
   network.store = network.store.To(at::kCPU);
   SaveWeights(file, network.store);
   ordered_json history = ordered_json::array();
@@ -211,8 +223,8 @@ Network Pipeline::Finetune(const Network& start) {
     history.push_back({{"epoch", record.epoch},
                        {"lr", record.lr},
                        {"train_loss", record.train_loss},
-                       {"train_accuracy", record.train_accuracy},
-                       {"validation_accuracy", record.validation_accuracy}});
+                       {"train_" + task_.metric, record.train_metric},
+                       {"validation_" + task_.metric, record.validation_metric}});
   }
   folder_->Finish("finetune", {{"history", history}, {"seconds", seconds}});
   return network;
@@ -252,17 +264,13 @@ void Pipeline::Verify(const Candidate& candidate, const Network& final_network) 
 
 ordered_json Pipeline::Measured(const Network& network) const {
   ThrowIfInterrupted("measuring");
-  const Accuracy accuracy = Evaluate(On(device_, network), *splits_, splits_->test());
-  return {{"accuracy", accuracy.value},
-          {"standard_error", accuracy.standard_error},
-          {"loss", accuracy.loss},
-          {"images", accuracy.images}};
+  return ScoreToJson(Evaluate(On(device_, network), splits_->test(), task_));
 }
 
 void Pipeline::Measure(const Candidate& candidate, const Network& final_network,
                        const std::vector<Candidate>& controls) {
   if (folder_->Finished("test")) return;
-  LogInfo("test: ", splits_->test().count(), " images");
+  LogInfo("test: ", splits_->test().count(), " samples");
   ordered_json result;
   result["base"] = Measured(source_.network);
   result["cut"] = Measured(candidate.cut);
@@ -320,10 +328,10 @@ std::optional<ordered_json> Pipeline::Result(const RunFolder& folder) {
   const std::string convention = space.at("convention");
   const auto& cost = search.at("cost").at(convention);
   const auto row = [&](const ordered_json& measured, int after) {
-    ordered_json out = {{"accuracy", measured.at("accuracy")},
-                        {"standard_error", measured.at("standard_error")},
-                        {"macs", cost.at("macs").at(after)},
-                        {"params", cost.at("params").at(after)}};
+    ordered_json out;
+    CopyFigure(measured, out);
+    out["macs"] = cost.at("macs").at(after);
+    out["params"] = cost.at("params").at(after);
     return out;
   };
   ordered_json result = {{"run", folder.path().string()}, {"convention", convention}};
@@ -335,12 +343,14 @@ std::optional<ordered_json> Pipeline::Result(const RunFolder& folder) {
   for (const auto& control : test.at("controls")) {
     const auto name = control.at("strategy").get<std::string>();
     const auto made = *folder.Finished("control-" + name);
-    ordered_json out = {{"strategy", name},
-                        {"accuracy", control.at("cut").at("accuracy")},
-                        {"standard_error", control.at("cut").at("standard_error")},
-                        {"macs", made.at("cost").at(convention).at("macs").at(1)},
-                        {"params", made.at("cost").at(convention).at("params").at(1)}};
-    if (control.contains("refined")) out["refined_accuracy"] = control["refined"]["accuracy"];
+    ordered_json out = {{"strategy", name}};
+    CopyFigure(control.at("cut"), out);
+    out["macs"] = made.at("cost").at(convention).at("macs").at(1);
+    out["params"] = made.at("cost").at(convention).at("params").at(1);
+    if (control.contains("refined")) {
+      out["refined_value"] = ValueOf(control["refined"]);
+      if (out.contains("accuracy")) out["refined_accuracy"] = out["refined_value"];
+    }
     result["controls"].push_back(out);
   }
   result["certificate"] = {{"max_rel_error", certificate.at("max_rel_error")},

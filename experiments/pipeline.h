@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "env/cost/cost.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/eval/evaluator.h"
 #include "env/space/space.h"
 #include "experiments/metric_log.h"
@@ -27,7 +27,7 @@ namespace espalier {
 ///          the same config, finished stages are read back and the one that was interrupted
 ///          continues from its checkpoint, to the same result (bit for bit on CPU).
 /// Random   every stage from (seed, its own purpose).
-/// Data     search and fine-tuning see training and validation images; the test images are read
+/// Data     search and fine-tuning see training and validation samples; the test samples are read
 /// once,
 ///          by the measuring stage, for all networks together.
 /// Errors   those of its parts; kInterrupted after checkpointing; kInternal when the certificate
@@ -72,6 +72,7 @@ class Pipeline {
   ModelSource source_;
   DataConfig data_;
   std::optional<Splits> splits_;
+  Task task_;
   std::optional<Space> space_;
   std::optional<CostModel> cost_;
   std::optional<Budget> budget_;

@@ -1,5 +1,6 @@
 #include "experiments/report.h"
 
+#include <cctype>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include "experiments/report_curves.h"
 #include "experiments/report_style.h"
 #include "experiments/run_folder.h"
+#include "experiments/score_json.h"
 #include "experiments/settings.h"
 
 namespace espalier {
@@ -41,8 +43,18 @@ std::string Duration(double seconds) {
   return Fixed(seconds / 3600, 1) + " h";
 }
 std::string WithError(const ordered_json& row) {
-  return Str(Percent(row.at("accuracy")), " <small>&plusmn; ",
-             Fixed(100 * row.at("standard_error").get<double>(), 2), "</small>");
+  const std::string metric = MetricOf(row);
+  const double error = row.at("standard_error");
+  return Str(FigureText(metric, ValueOf(row)), " <small>&plusmn; ",
+             HasFact(metric, kPercent) ? Fixed(100 * error, 2) : FigureText(metric, error),
+             "</small>");
+}
+/// "+1.25 points" in percent, else the difference.
+std::string ChangeText(const ordered_json& before, const ordered_json& after) {
+  const double change = ValueOf(after) - ValueOf(before);
+  const std::string metric = MetricOf(before), sign = change < 0 ? "&minus;" : "+";
+  return sign + (HasFact(metric, kPercent) ? Fixed(100 * std::abs(change), 2) + " points"
+                                           : FigureText(metric, std::abs(change)));
 }
 
 /// Everything the page needs, as far as the run has come.
@@ -64,7 +76,7 @@ class Page {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
         Html(Title()), "</title><style>", kReportStyle, "</style></head><body><main>\n", Header(),
-        Facts(), Accuracy(), Kept(), Curves(), Proof(), Pinned(), Notes(), Configuration(),
+        Facts(), Measured(), Kept(), Curves(), Proof(), Pinned(), Notes(), Configuration(),
         Footer(), "</main><script>", kReportScript, "</script></body></html>\n");
   }
 
@@ -121,12 +133,12 @@ class Page {
     std::string html = "<section class=\"cards\">\n";
     if (Has("test")) {
       const auto& test = Stage("test");
-      const double change =
-          test["final"]["accuracy"].get<double>() - test["base"]["accuracy"].get<double>();
-      html += Str("<div class=\"card fact\"><h3>Accuracy</h3><div class=\"big\">",
-                  Percent(test["final"]["accuracy"]), "</div><p>before ",
-                  Percent(test["base"]["accuracy"]), " (", change < 0 ? "&minus;" : "+",
-                  Fixed(100 * std::abs(change), 2), " points); ", Percent(test["cut"]["accuracy"]),
+      const auto figure = [&](const char* which) {
+        return FigureText(Metric(), ValueOf(test[which]));
+      };
+      html += Str("<div class=\"card fact\"><h3>", Heading(), "</h3><div class=\"big\">",
+                  figure("final"), "</div><p>before ", figure("base"), " (",
+                  ChangeText(test["base"], test["final"]), "); ", figure("cut"),
                   " right after the cut</p></div>\n");
     }
     if (Has("search")) {
@@ -143,13 +155,20 @@ class Page {
     return html + "</section>\n";
   }
 
-  std::string Accuracy() const {
+  std::string Metric() const { return MetricOf(Stage("test").at("base")); }
+  std::string Heading() const {
+    std::string title = MetricTitle(Metric());
+    title.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(title.front())));
+    return Html(title);
+  }
+
+  std::string Measured() const {
     if (!Has("test")) return "";
     const auto& test = Stage("test");
     std::vector<BarRow> rows;
     const auto add = [&](const std::string& label, const ordered_json& row,
                          const std::string& style) {
-      rows.push_back({label, row.at("accuracy"), row.at("standard_error"), WithError(row), style});
+      rows.push_back({label, ValueOf(row), row.at("standard_error"), WithError(row), style});
     };
     add("before", test["base"], "base");
     add("right after the cut", test["cut"], "step");
@@ -166,20 +185,35 @@ class Page {
         add("control: " + name + ", refined", control["refined"], "control");
     }
     const std::string lead =
-        Str("Test accuracy on ", test["base"]["images"].get<int64_t>(),
-            " images, with one standard error. ",
+        Str(Heading(), " on ", test["base"].value("samples", test["base"].value("images", 0)),
+            " test samples, with one standard error", MetricNote(), ". ",
             test["controls"].empty() ? ""
                                      : "Controls meet the same budget with the same seed and are "
                                        "not fine-tuned: compare them with &ldquo;right after the "
                                        "cut&rdquo;.");
-    return Str("<h2>Accuracy</h2><p>", lead, "</p><div class=\"card\">", BarRows(rows, 1),
+    double full = 1;
+    if (!HasFact(Metric(), kPercent)) {
+      full = 0;
+      for (const BarRow& row : rows) full = std::max(full, row.value + row.error);
+    }
+    return Str("<h2>", Heading(), "</h2><p>", lead, "</p><div class=\"card\">", BarRows(rows, full),
                "</div>\n", test["controls"].empty() ? "" : ControlTable());
+  }
+
+  /// What the metric is, where that is not plain from its name.
+  std::string MetricNote() const {
+    std::string note;
+    if (HasFact(Metric(), kLowerIsBetter)) note += "; lower is better";
+    if (HasFact(Metric(), kNeedsUncut)) note += "; compared with the network before the cut";
+    return note;
   }
 
   std::string ControlTable() const {
     std::string html =
         "<details><summary>Controls in numbers</summary><div class=\"scroll card\"><table><tr><th>"
-        "strategy</th><th class=\"n\">accuracy after the cut</th><th class=\"n\">MACs</th>"
+        "strategy</th><th class=\"n\">" +
+        MetricTitle(Metric()) +
+        " after the cut</th><th class=\"n\">MACs</th>"
         "<th class=\"n\">parameters</th></tr>";
     const auto row = [&](const std::string& name, const ordered_json& measured,
                          const ordered_json& found) {
@@ -314,17 +348,17 @@ class Page {
     const auto& data = Stage("space").value("data", ordered_json::object());
     const auto count = [&](const char* key) { return data.value(key, int64_t{0}); };
     notes.push_back(
-        "The test images were read once, after everything was decided, for all networks "
-        "together. Nothing was chosen by test accuracy.");
+        "The test samples were read once, after everything was decided, for all networks "
+        "together. Nothing was chosen by what they say.");
     if (Text(data, "seen") == "train")
-      notes.push_back(Str("The given weights had been trained on <b>all</b> training images, the ",
+      notes.push_back(Str("The given weights had been trained on <b>all</b> training samples, the ",
                           count("validation"),
-                          " validation images included: validation accuracy is too good to be an "
-                          "estimate. Test accuracy is not affected."));
+                          " validation samples included: figures on those are too good to be an "
+                          "estimate. Test figures are not affected."));
     else
       notes.push_back(Str(
-          "Search and fine-tuning used ", count("train"), " training images; the ",
-          count("validation"), " validation images were not trained on by this run. ",
+          "Search and fine-tuning used ", count("train"), " training samples; the ",
+          count("validation"), " validation samples were not trained on by this run. ",
           Text(data, "held_out").empty()
               ? "Whether the given weights had been trained on them is not declared ([data] seen)."
               : "The given weights state what they held out: " + Html(Text(data, "held_out")) +
@@ -333,7 +367,7 @@ class Page {
       notes.push_back(
           "The network after the last epoch is the result, not the best of all epochs.");
     notes.push_back(
-        "Errors are binomial standard errors of the test sample. They say nothing about "
+        "Errors are standard errors over the test samples. They say nothing about "
         "other seeds: this is one run.");
     notes.push_back(Str("MACs are multiply-accumulates at batch 1 as the convention &ldquo;",
                         Html(convention_), "&rdquo; counts them; FLOPs are about twice that."));

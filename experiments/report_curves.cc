@@ -5,6 +5,7 @@
 
 #include "experiments/report_charts.h"
 #include "experiments/run_store.h"
+#include "experiments/score_json.h"
 
 namespace espalier {
 
@@ -36,19 +37,26 @@ std::string CurveCharts(const std::filesystem::path& folder, const ordered_json&
                                histogram["kept"].get<std::vector<int64_t>>(),
                                histogram["removed"].get<std::vector<int64_t>>(),
                                {.title = "scores of all units", .x_label = "score"}));
+  std::string metric;
   Series loss{"training", {}}, train{"training", {}}, validation{"validation", {}};
   for (const auto& curve : store.Curves("finetune"))
     for (const auto& [epoch, value] : curve.points) {
       const std::pair<double, double> point(static_cast<double>(epoch), value);
-      if (curve.name == "train_loss") loss.points.push_back(point);
-      if (curve.name == "train_accuracy") train.points.push_back(point);
-      if (curve.name == "validation_accuracy") validation.points.push_back(point);
+      if (curve.name == "train_loss") {
+        loss.points.push_back(point);
+      } else if (curve.name.starts_with("train_")) {
+        metric = curve.name.substr(std::string("train_").size());
+        train.points.push_back(point);
+      } else if (curve.name.starts_with("validation_")) {
+        validation.points.push_back(point);
+      }
     }
   if (!loss.points.empty()) {
     const bool points = loss.points.size() <= 40;
-    charts.push_back(LineChart(
-        {train, validation},
-        {.title = "fine-tuning: accuracy", .x_label = "epoch", .percent = true, .points = points}));
+    charts.push_back(LineChart({train, validation}, {.title = "fine-tuning: " + MetricTitle(metric),
+                                                     .x_label = "epoch",
+                                                     .percent = HasFact(metric, kPercent),
+                                                     .points = points}));
     charts.push_back(
         LineChart({loss}, {.title = "fine-tuning: loss", .x_label = "epoch", .points = points}));
   }

@@ -68,8 +68,8 @@ std::string Resolve(const ConfigDocument& document, RunConfig& config) {
     return DumpToml(name, Describe(part), document.Section(name)) + "\n";
   };
   const auto strategy = document.Section("strategy");
-  return dump("model", config.model) + dump("data", config.data) + dump("budget", config.budget) +
-         dump("space", config.space) +
+  return dump("model", config.model) + dump("data", config.data) + dump("task", config.task) +
+         dump("budget", config.budget) + dump("space", config.space) +
          Registry<Strategy>::Global().Get("strategy", config.strategy_name).dump(strategy) + "\n" +
          dump("refine", config.refine) + dump("finetune", config.finetune) +
          dump("controls", config.controls) + dump("run", config.run);
@@ -84,11 +84,12 @@ RunConfig LoadRunConfig(const std::filesystem::path& path,
   config.path = path;
   config.finetune.epochs = 0;
   std::vector<std::string> problems;
-  document.CheckSections(
-      {"model", "data", "budget", "space", "strategy", "refine", "finetune", "controls", "run"},
-      problems);
+  document.CheckSections({"model", "data", "task", "budget", "space", "strategy", "refine",
+                          "finetune", "controls", "run"},
+                         problems);
   ReadModelSection(document, config.model, problems);
   ReadSection(document, "data", config.data, problems);
+  ReadSection(document, "task", config.task, problems);
   ReadSection(document, "budget", config.budget, problems);
   ReadSection(document, "space", config.space, problems);
   ReadStrategy(document, config, problems);

@@ -7,8 +7,9 @@
 
 #include "env/base/config.h"
 #include "env/cost/cost.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/space/space.h"
+#include "env/task/task.h"
 #include "env/train/trainer.h"
 #include "experiments/model_source.h"
 #include "experiments/settings.h"
@@ -36,6 +37,7 @@ Schema Describe(ControlsConfig& config);
 struct RunConfig {
   ModelConfig model;
   DataConfig data;
+  TaskConfig task;
   BudgetConfig budget;
   SpaceConfig space;
   RefineConfig refine;

@@ -52,7 +52,9 @@ class AutobotRun {
         folding_(environment.network(), environment.space.reads()),
         weights_(FrozenStore(environment.network().store, environment.device)),
         executor_(environment.network().graph),
-        loader_(environment.Data("autobot"), environment.Data("autobot").train(),
+        objective_(environment.task.MakeObjective(config.label_smoothing)),
+        uncut_(environment.task, objective_.Has(kNeedsUncut), environment.device),
+        loader_(environment.Data("autobot").train(),
                 {.batch_size = config.batch_size,
                  .augment = config.augment,
                  .seed = StreamSeed(context.seed, context.trial, "autobot/data")}) {
@@ -124,19 +126,15 @@ class AutobotRun {
 
   void Step() {
     const Clock::time_point start = Clock::now();
-    const int64_t epoch = step_ / loader_.batches_per_epoch();
-    const Loader::Batch batch = loader_.Get(epoch, step_ % loader_.batches_per_epoch());
+    Outcome outcome{loader_.Get(step_).To(env_.device), {}, {}};
+    outcome.uncut = uncut_.Run(outcome.batch.inputs);
     const Tensor lambda = bottleneck_.Lambda();  // §2, [units]
     std::vector<Gate> gates = bottleneck_.Gates(lambda);
     ParameterStore store = weights_;  // shares tensors
     if (config_.fold_gates) folding_.Apply(weights_, gates, store);
-    const Tensor logits =
-        executor_.Run(executor_.Bind(store), {batch.images.to(env_.device)}, {.gates = gates})
-            .front();
-    // §5: L = L_CE + beta L_F + gamma L_bin
-    const Tensor l_ce = at::cross_entropy_loss(logits, batch.labels.to(env_.device), {},
-                                               at::Reduction::Mean, -100, config_.label_smoothing)
-                            .to(at::kCPU, at::kDouble);
+    outcome.outputs = executor_.Run(executor_.Bind(store), outcome.batch.inputs, {.gates = gates});
+    // §5: L = L_CE + beta L_F + gamma L_bin; L_CE is the task's loss
+    const Tensor l_ce = objective_.Mean(outcome).to(at::kCPU, at::kDouble);
     const Tensor l_f = BudgetLoss(env_.cost, env_.budget.convention(), env_.budget.bounds(),
                                   bottleneck_.SoftCounts(lambda));
     const Tensor l_bin = bottleneck_.BinaryLoss(lambda);
@@ -159,7 +157,7 @@ class AutobotRun {
     adam_.Step();
     ++step_;
     seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
-    context_.Report(step_, "loss/cross_entropy", l_ce.item<double>());
+    context_.Report(step_, Str("loss/", objective_.text()), l_ce.item<double>());
     context_.Report(step_, "loss/budget", config_.beta * l_f.item<double>());
     context_.Report(step_, "loss/binary", config_.gamma * l_bin.item<double>());
     context_.Report(step_, "loss", value);
@@ -172,7 +170,8 @@ class AutobotRun {
   std::string Fingerprint() const {
     AutobotConfig config = config_;
     std::string text = DumpToml("strategy", Describe(config), {});
-    text += Str(context_.seed, "/", context_.trial, "/", env_.network().WeightsHash());
+    text += Str(objective_.text(), "/", context_.seed, "/", context_.trial, "/",
+                env_.network().WeightsHash());
     for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
     for (const Bound& bound : env_.budget.bounds()) {
       text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);
@@ -252,6 +251,8 @@ class AutobotRun {
   GateFolding folding_;
   ParameterStore weights_;
   Executor executor_;
+  const Objective objective_;
+  const UncutOutputs uncut_;
   Loader loader_;
   int64_t step_ = 0;  // finished steps
   Tensor snapshot_;   // lambda of the best late step, [units]
@@ -267,7 +268,7 @@ Schema Describe(AutobotConfig& config) {
   Schema schema;
   schema.Add("batches", &config.batches, "Adam steps; the paper: 200 (CIFAR-10), 3000 (ImageNet)",
              {.low = 1});
-  schema.Add("batch_size", &config.batch_size, "training images a step", {.low = 1});
+  schema.Add("batch_size", &config.batch_size, "training samples a step", {.low = 1});
   schema.Add("lr", &config.lr, "constant learning rate; the paper: 0.5 or 0.6 (CIFAR-10)",
              positive);
   schema.Add("beta", &config.beta, "weight of the budget loss; 10 on ImageNet", {.low = 0});

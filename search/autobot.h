@@ -8,7 +8,7 @@ namespace espalier {
 
 struct AutobotConfig {
   int64_t batches = 200;        ///< Adam steps; the paper: 200 on CIFAR-10, 3000 on ImageNet
-  int64_t batch_size = 64;      ///< training images a step
+  int64_t batch_size = 64;      ///< training samples a step
   double lr = 0.6;              ///< constant; the paper: 0.6 or 0.5 on CIFAR-10, 0.3 on ImageNet
   double beta = 6;              ///< weight of the budget loss; 10 on ImageNet
   double gamma = 0.4;           ///< weight of the binarisation loss; 0.6 on ImageNet (paper logs)
@@ -32,11 +32,12 @@ Schema Describe(AutobotConfig& config);
 ///          Accuracy", arXiv:2111.09635 (AAAI-23 workshop), and the authors' released code.
 /// Symbols  alpha, lambda -> Bottleneck; F, T, M -> cost, Bound::limit, Bound::full;
 ///          beta, gamma -> config; t -> ThresholdTrial::threshold.
-/// Deviates Gates stand at the consumers (see Bottleneck). Where several bounds are given, L_F is
-/// that
-///          of the bound most exceeded. By default the threshold is the best one tried, which holds
-///          the budget; threshold = "last" is the released code's, which ends within `tolerance`
-///          of it on either side. `tolerance` applies to each kind of bound in its own unit.
+/// Deviates Gates stand at the consumers (see Bottleneck). The task's loss stands in for L_CE.
+/// Where
+///          several bounds are given, L_F is that of the bound most exceeded. By default the
+///          threshold is the best one tried, which holds the budget; threshold = "last" is the
+///          released code's, which ends within `tolerance` of it on either side. `tolerance`
+///          applies to each kind of bound in its own unit.
 /// Random   data order and augmentation from the stream "autobot/data"; no noise.
 /// State    checkpoint `autobot.safetensors`: alpha, Adam's moments, snapshot, step.
 /// Cost     batches x (forward + backward to activations); no weight gradients.

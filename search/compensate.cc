@@ -15,7 +15,7 @@ namespace espalier {
 namespace {
 
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-constexpr int64_t kChunk = 64;  // images whose patches are in memory at once
+constexpr int64_t kChunk = 64;  // samples whose patches are in memory at once
 
 /// One layer to fit, and where its target and intercept live.
 struct Layer {
@@ -150,9 +150,9 @@ class Fitter {
     layers_ = LayerFinder(cut, options.residual).Find(result_.skipped);
   }
 
-  CompensateResult Run(const Tensor& images) {
+  CompensateResult Run(const std::vector<Tensor>& inputs) {
     const at::NoGradGuard no_grad;
-    RecordTargets(images);
+    RecordTargets(inputs);
     std::vector<Tap> taps;
     for (const Layer& layer : layers_) {
       if (layer.trunk != kNoValue && ++trunk_uses_[layer.trunk] == 1) {
@@ -164,13 +164,13 @@ class Fitter {
       taps.push_back({layer.input, [this, &layer](const Tensor& value) { Fit(layer, value); }});
     }
     const Executor executor(cut_.graph);
-    executor.Run(executor.Bind(cut_.store), {images}, {.taps = taps});
+    executor.Run(executor.Bind(cut_.store), inputs, {.taps = taps});
     return std::move(result_);
   }
 
  private:
   /// What each layer should produce: kept rows of the uncut output, or of the uncut sum.
-  void RecordTargets(const Tensor& images) {
+  void RecordTargets(const std::vector<Tensor>& inputs) {
     std::vector<Tap> taps;
     for (const Layer& layer : layers_) {
       const ValueId wanted = layer.sum != kNoValue ? layer.sum : layer.output;
@@ -184,7 +184,7 @@ class Fitter {
                       }});
     }
     const Executor executor(uncut_.graph);
-    executor.Run(executor.Bind(uncut_.store), {images}, {.taps = taps});
+    executor.Run(executor.Bind(uncut_.store), inputs, {.taps = taps});
   }
 
   /// Scale and shift the batch norm applies per row: [O] each; 1 and 0 when it plays no part.
@@ -329,11 +329,11 @@ class Fitter {
 }  // namespace
 
 CompensateResult Compensate(const Network& uncut, const Plan& plan, Network& cut,
-                            const Tensor& images, const CompensateOptions& options) {
+                            const std::vector<Tensor>& inputs, const CompensateOptions& options) {
   ESPALIER_CHECK(uncut.graph.ops.size() == cut.graph.ops.size() &&
                      uncut.graph.values.size() == cut.graph.values.size(),
                  "the networks have different graphs");
-  return Fitter(uncut, plan, cut, options).Run(images);
+  return Fitter(uncut, plan, cut, options).Run(inputs);
 }
 
 }  // namespace espalier

@@ -38,13 +38,12 @@ struct CompensateResult {
 /// Symbols  X -> patches of the cut layer's input; Y -> target; W' -> weight.
 /// Deviates Ridge towards the weights as cut instead of plain least squares; an intercept is fitted
 ///          too and goes to the bias, or to the batch norm that follows.
-/// Shapes   images: [N, C, H, W], normalised, on the device of both networks; cut is changed in
-/// place
-///          (its store must own its tensors).
+/// Shapes   inputs: those of the network, of all samples together, on the device of both networks;
+///          cut is changed in place (its store must own its tensors).
 /// Errors   internal when `cut` is not a cut of `uncut`.
-/// Cost     one forward of each network over all images at once; targets are kept in memory: about
+/// Cost     one forward of each network over all samples at once; targets are kept in memory: about
 ///          the kept activations of all layers. Gram matrices in float64.
 CompensateResult Compensate(const Network& uncut, const Plan& plan, Network& cut,
-                            const Tensor& images, const CompensateOptions& options);
+                            const std::vector<Tensor>& inputs, const CompensateOptions& options);
 
 }  // namespace espalier

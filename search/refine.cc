@@ -19,16 +19,12 @@ class Batches {
  public:
   Batches(const Environment& environment, const RefineConfig& config, const SearchContext& context)
       : device_(environment.device),
-        loader_(environment.Data("refine"), environment.Data("refine").train(),
+        loader_(environment.Data("refine").train(),
                 {.batch_size = config.batch_size,
                  .augment = config.augment,
                  .seed = StreamSeed(context.seed, context.trial, "refine/data")}) {}
 
-  Tensor Next() {
-    const int64_t batch = used_++;
-    const int64_t epoch_length = loader_.batches_per_epoch();
-    return loader_.Get(batch / epoch_length, batch % epoch_length).images.to(device_);
-  }
+  std::vector<Tensor> Next() { return loader_.Get(used_++).To(device_).inputs; }
   int64_t used() const { return used_; }
 
  private:
@@ -68,14 +64,6 @@ std::vector<std::string> AffineNames(const Network& network) {
   return names;
 }
 
-/// Distance of the cut network's outputs from the uncut ones. [B, classes] each -> [].
-Tensor OutputLoss(const Tensor& cut, const Tensor& uncut, const RefineConfig& config) {
-  if (config.tune_loss == "mse") return at::mse_loss(cut, uncut);
-  const double t = config.temperature;
-  const Tensor log_p = at::log_softmax(cut / t, 1), log_q = at::log_softmax(uncut / t, 1);
-  return (log_q.exp() * (log_q - log_p)).sum(1).mean() * (t * t);  // KL(uncut || cut)
-}
-
 void ChannelsLast(ParameterStore& store) {
   for (const std::string& name : store.CanonicalNames()) {
     const Tensor& tensor = store.Get(name);
@@ -85,10 +73,12 @@ void ChannelsLast(ParameterStore& store) {
 
 void Tune(const Environment& environment, Network& cut, const RefineConfig& config,
           SearchContext& context, Batches& batches, nlohmann::json& info) {
-  const Network& uncut = environment.network();
-  ParameterStore teacher_store = uncut.store.Clone().To(environment.device);
+  const Task task{.loss = config.tune_loss,
+                  .temperature = config.temperature,
+                  .uncut = std::make_shared<const Network>(environment.network())};
+  const Objective objective = task.MakeObjective();
+  const UncutOutputs uncut(task, /*needed=*/true, environment.device);
   ParameterStore store = cut.store.Clone().To(environment.device);
-  ChannelsLast(teacher_store);
   ChannelsLast(store);
   std::vector<Tensor> tuned;
   const std::vector<std::string> names = AffineNames(cut);
@@ -96,19 +86,16 @@ void Tune(const Environment& environment, Network& cut, const RefineConfig& conf
     tuned.push_back(store.Get(name).detach().set_requires_grad(true));
     store.Set(name, tuned.back());
   }
-  const Executor executor(cut.graph), teacher(uncut.graph);
-  const Binding binding = executor.Bind(store), teacher_binding = teacher.Bind(teacher_store);
+  const Executor executor(cut.graph);
+  const Binding binding = executor.Bind(store);
   Adam adam(tuned, {.lr = config.tune_lr});
   const auto steps = static_cast<double>(config.tune_batches);
   for (int64_t step = 0; step < config.tune_batches; ++step) {
     ThrowIfStopped(context);
-    const Tensor images = batches.Next();
-    Tensor wanted;
-    {
-      const at::NoGradGuard no_grad;
-      wanted = teacher.Run(teacher_binding, {images}).front();
-    }
-    const Tensor loss = OutputLoss(executor.Run(binding, {images}).front(), wanted, config);
+    Outcome outcome{{.inputs = batches.Next(), .targets = {}}, {}, {}};
+    outcome.uncut = uncut.Run(outcome.batch.inputs);
+    outcome.outputs = executor.Run(binding, outcome.batch.inputs);
+    const Tensor loss = objective.Mean(outcome);
     loss.backward();
     const auto value = loss.item<double>();
     if (!std::isfinite(value)) {
@@ -132,7 +119,7 @@ void Tune(const Environment& environment, Network& cut, const RefineConfig& conf
 Schema Describe(RefineConfig& config) {
   const RealRange positive{.low = 0, .open_low = true};
   Schema schema;
-  schema.Add("batch_size", &config.batch_size, "training images a batch, for every step below",
+  schema.Add("batch_size", &config.batch_size, "training samples a batch, for every step below",
              {.low = 1});
   schema.Add("compensate_batches", &config.compensate_batches,
              "batches for least-squares compensation of the consumers; 0 = off", {.low = 0});
@@ -146,9 +133,10 @@ Schema Describe(RefineConfig& config) {
              "outputs; 0 = off",
              {.low = 0});
   schema.Add("tune_lr", &config.tune_lr, "Adam, cosine to 0", positive);
-  schema.Add("tune_loss", &config.tune_loss, "distance of outputs", {"kl", "mse"});
+  schema.Add("tune_loss", &config.tune_loss, "distance from the uncut outputs",
+             {"kl", "mse_outputs"});
   schema.Add("temperature", &config.temperature, "of the kl loss", positive);
-  schema.Add("augment", &config.augment, "training augmentation on the images used");
+  schema.Add("augment", &config.augment, "training augmentation on the samples used");
   return schema;
 }
 
@@ -164,11 +152,17 @@ RefineResult Refine(const Environment& environment, const Plan& plan, const Netw
   Batches batches(environment, config, context);
   if (config.compensate_batches > 0) {
     ThrowIfStopped(context);
-    std::vector<Tensor> images;
-    for (int64_t i = 0; i < config.compensate_batches; ++i) images.push_back(batches.Next());
+    std::vector<std::vector<Tensor>> parts;  // by input
+    for (int64_t i = 0; i < config.compensate_batches; ++i) {
+      const std::vector<Tensor> next = batches.Next();
+      parts.resize(next.size());
+      for (size_t input = 0; input < next.size(); ++input) parts[input].push_back(next[input]);
+    }
+    std::vector<Tensor> inputs;
+    for (const std::vector<Tensor>& part : parts) inputs.push_back(at::cat(part));
     Network uncut = environment.network();
     uncut.store = uncut.store.To(environment.device);
-    const CompensateResult done = Compensate(uncut, plan, result.network, at::cat(images),
+    const CompensateResult done = Compensate(uncut, plan, result.network, inputs,
                                              {.ridge = config.ridge, .residual = config.residual});
     auto& layers = result.info["compensated"] = nlohmann::json::array();
     for (const CompensatedLayer& layer : done.layers) {
@@ -181,9 +175,11 @@ RefineResult Refine(const Environment& environment, const Plan& plan, const Netw
   }
   if (config.recalibrate_batches > 0) {
     ThrowIfStopped(context);
-    RecalibrateBatchNorm(result.network, environment.Data("refine"), config.recalibrate_batches,
-                         config.batch_size, config.augment,
-                         StreamSeed(context.seed, context.trial, "refine/recalibrate"));
+    Loader loader(environment.Data("refine").train(),
+                  {.batch_size = config.batch_size,
+                   .augment = config.augment,
+                   .seed = StreamSeed(context.seed, context.trial, "refine/recalibrate")});
+    RecalibrateBatchNorm(result.network, loader, config.recalibrate_batches);
   }
   if (config.tune_batches > 0) {
     Tune(environment, result.network, config, context, batches, result.info);

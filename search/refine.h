@@ -20,9 +20,9 @@ struct RefineConfig {
   int64_t recalibrate_batches = 0;  ///< batches that re-estimate batch-norm statistics; 0 = off
   int64_t tune_batches = 0;      ///< steps that tune normalisation scales, shifts, biases; 0 = off
   double tune_lr = 0.01;         ///< Adam, cosine to 0
-  std::string tune_loss = "kl";  ///< against the uncut outputs: kl, mse (of logits)
+  std::string tune_loss = "kl";  ///< against the uncut outputs: kl, mse_outputs
   double temperature = 1.0;      ///< of the kl loss
-  bool augment = true;           ///< training augmentation on the images used
+  bool augment = true;           ///< training augmentation on the samples used
 };
 Schema Describe(RefineConfig& config);
 bool IsOn(const RefineConfig& config);  ///< any step is asked for

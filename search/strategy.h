@@ -14,10 +14,11 @@
 #include "env/base/rng.h"
 #include "env/base/tensor.h"
 #include "env/cost/cost.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/eval/evaluator.h"
 #include "env/space/plan.h"
 #include "env/space/space.h"
+#include "env/task/task.h"
 
 namespace espalier {
 
@@ -27,6 +28,7 @@ struct Environment {
   const CostModel& cost;
   const Budget& budget;            ///< bounds, their convention, and projection
   const Splits* splits = nullptr;  ///< null when no data was given
+  Task task{};                     ///< what networks are judged and trained by
   at::Device device = at::kCPU;
   EvalOptions evaluation{};
 

@@ -1,64 +1,52 @@
 #pragma once
 
-#include <filesystem>
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "env/base/config.h"
 #include "env/base/rng.h"
 #include "env/base/tensor.h"
 
 namespace espalier {
 
-/// Images in memory as bytes.
-struct ImageSet {
-  Tensor images;  ///< [N, C, H, W] uint8
-  Tensor labels;  ///< [N] int64
-  int64_t classes = 0;
-  int64_t count() const { return labels.defined() ? labels.size(0) : 0; }
+/// Samples side by side, as a network takes them.
+struct Batch {
+  std::vector<Tensor> inputs;   ///< [B, ...] each, in the order of the network's inputs
+  std::vector<Tensor> targets;  ///< [B, ...] each; empty when there are no labels
+  int64_t size() const { return inputs.front().size(0); }
+  Batch To(at::Device device) const;
 };
 
-struct DataConfig {
-  std::string name = "cifar10";   ///< cifar10, cifar100, mnist
-  std::string root = "data";      ///< folder; relative to the current directory
-  int64_t validation = 5000;      ///< training images held out for selection
-  std::vector<double> mean, std;  ///< per channel, of pixels in 0..1; empty = the data set's own
-  std::string augmentation = "crop_flip";  ///< crop_flip (pad 4, horizontal flip), none
-  std::string seen = "";  ///< "train" when the given weights were trained on all training
-                          ///< images: reports then say that validation is not held out
-  int64_t limit = 0;      ///< use only the first N training images (tests); 0 = all
-};
-Schema Describe(DataConfig& config);
+/// One split: samples in memory, with or without targets. Stored images (uint8 inputs of a data set
+/// that has a mean) become float32 when a batch is made, (x / 255 - mean) / std; all other tensors
+/// are handed out as they are. A value type: copies share tensors.
+struct Dataset {
+  std::vector<Tensor> inputs;         ///< [N, ...] each; images [N, C, H, W] uint8
+  std::vector<Tensor> targets;        ///< [N, ...] each; may be empty
+  std::vector<double> mean{}, std{};  ///< per channel, of pixels in 0..1
+  bool crop_flip = false;  ///< augmentation of images: pad 4, random crop, horizontal flip
 
-/// Training, validation and test images. The validation images are a fixed, seed-independent choice
-/// (the last `validation` of the training set in file order), so that weights trained with one
-/// config never saw another config's validation images. test() is read once per run.
-class Splits {
- public:
-  /// Errors: kData naming file, expected and found, and the command that fetches the data set.
-  static Splits Load(const DataConfig& config);
-  const ImageSet& train() const { return train_; }
-  const ImageSet& validation() const { return validation_; }
-  const ImageSet& test() const { return test_; }
-  const DataConfig& config() const { return config_; }
-  Tensor Normalize(const Tensor& images) const;  ///< uint8 [B,C,H,W] -> float32, (x/255 - mean)/std
-  Splits(DataConfig config, ImageSet train, ImageSet validation, ImageSet test);
+  int64_t count() const { return inputs.empty() ? 0 : inputs.front().size(0); }
+  bool labelled() const { return !targets.empty(); }
+
+  /// `size` samples from `first` on, and the samples of an index [B] int64. channels_last: memory
+  /// format of inputs with four axes. augment: null, or where the augmentation draws from.
+  Batch Range(int64_t first, int64_t size, bool channels_last = false) const;
+  Batch Select(const Tensor& index, bool channels_last = false, Rng* augment = nullptr) const;
+
+  std::string Hash() const;  ///< SHA-256 of every tensor's bytes, one after the other
 
  private:
-  DataConfig config_;
-  ImageSet train_, validation_, test_;
+  Batch Finish(Batch batch, bool channels_last, Rng* augment) const;
 };
 
-/// Endless shuffled mini-batches of the training split, augmented, from explicit streams.
+/// Endless shuffled mini-batches of a data set, augmented, from explicit streams.
 ///
 /// Random   epoch e draws its permutation and augmentation from (seed, e): restarting at (epoch,
 ///          batch) continues exactly. State: epoch and batch.
+/// Errors   kConfig for a batch size that the data set cannot fill.
 class Loader {
  public:
-  struct Batch {
-    Tensor images;  ///< [B, C, H, W] float32, normalised, channels_last when asked
-    Tensor labels;  ///< [B] int64
-  };
   struct Options {
     int64_t batch_size = 128;
     bool augment = true;
@@ -66,13 +54,15 @@ class Loader {
     bool channels_last = true;
     uint64_t seed = 0;
   };
-  Loader(const Splits& splits, const ImageSet& images, const Options& options);
+  Loader(const Dataset& data, const Options& options);  ///< keeps a reference
   int64_t batches_per_epoch() const;
   Batch Get(int64_t epoch, int64_t batch);  ///< random access; sequential access is the fast path
+  Batch Get(int64_t batch) {                ///< counted through the epochs
+    return Get(batch / batches_per_epoch(), batch % batches_per_epoch());
+  }
 
  private:
-  const Splits& splits_;
-  const ImageSet& images_;
+  const Dataset& data_;
   const Options options_;
   int64_t cached_epoch_ = -1;
   Tensor order_;  // [N] permutation of the cached epoch

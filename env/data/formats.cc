@@ -145,7 +145,6 @@ ImageSet ReadCifarBinary(const std::filesystem::path& path, int64_t records, int
                    .contiguous()
                    .view({records, 3, kCifarSize, kCifarSize});
   if (set.images.data_ptr() == all.data_ptr()) set.images = set.images.clone();
-  set.classes = classes;
   CheckLabels(set.labels, classes, path, fetch);
   return set;
 }
@@ -180,7 +179,6 @@ ImageSet ReadIdxPair(const std::filesystem::path& images, const std::filesystem:
   ImageSet set;
   set.images = at::from_blob(pixels.data() + 16, {count, 1, height, width}, at::kByte).clone();
   set.labels = at::from_blob(classes_of.data() + 8, {count}, at::kByte).to(at::kLong);
-  set.classes = classes;
   CheckLabels(set.labels, classes, labels, fetch);
   return set;
 }

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 
 namespace espalier {
 

@@ -37,44 +37,36 @@ Tensor AugmentCropFlip(const Tensor& images, int64_t padding, Rng& rng) {
   return result.to(images.device());
 }
 
-Loader::Loader(const Splits& splits, const ImageSet& images, const Options& options)
-    : splits_(splits), images_(images), options_(options) {
+Loader::Loader(const Dataset& data, const Options& options) : data_(data), options_(options) {
   if (options.batch_size < 1)
     throw Error(ErrorKind::kConfig, Str("batch_size = ", options.batch_size, ": must be >= 1"));
-  if (images.count() == 0) throw Error(ErrorKind::kConfig, "no images to load batches from");
-  if (options.drop_last && options.batch_size > images.count())
+  if (data.count() == 0) throw Error(ErrorKind::kConfig, "no samples to load batches from");
+  if (options.drop_last && options.batch_size > data.count())
     throw Error(ErrorKind::kConfig, Str("batch_size = ", options.batch_size,
-                                        ": must be <= ", images.count(), ", the number of images"));
+                                        ": must be <= ", data.count(), ", the number of samples"));
 }
 
 int64_t Loader::batches_per_epoch() const {
-  const int64_t count = images_.count(), size = options_.batch_size;
+  const int64_t count = data_.count(), size = options_.batch_size;
   return options_.drop_last ? count / size : (count + size - 1) / size;
 }
 
-Loader::Batch Loader::Get(int64_t epoch, int64_t batch) {
+Batch Loader::Get(int64_t epoch, int64_t batch) {
   ESPALIER_CHECK(epoch >= 0 && batch >= 0 && batch < batches_per_epoch(), "batch ", batch,
                  " of epoch ", epoch, ", an epoch has ", batches_per_epoch());
   const auto trial = static_cast<uint64_t>(epoch);
   if (epoch != cached_epoch_) {
-    const auto order = Rng(options_.seed, trial, "data order").Permutation(images_.count());
+    const auto order = Rng(options_.seed, trial, "data order").Permutation(data_.count());
     order_ = at::tensor(order, at::kLong);
     cached_epoch_ = epoch;
   }
   const int64_t start = batch * options_.batch_size;
-  const int64_t size = std::min(options_.batch_size, images_.count() - start);
-  const Tensor index = order_.narrow(0, start, size).to(images_.images.device());
-  Tensor pixels = images_.images.index_select(0, index);  // [B, C, H, W] uint8
-  if (options_.augment && splits_.config().augmentation == "crop_flip") {
-    constexpr int64_t kPadding = 4;
-    // A stream a batch: any batch can be made without the ones before it.
-    Rng rng(StreamSeed(options_.seed, trial, "augmentation"), static_cast<uint64_t>(batch),
-            "batch");
-    pixels = AugmentCropFlip(pixels, kPadding, rng);
-  }
-  const auto format =
-      options_.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  return {splits_.Normalize(pixels.contiguous(format)), images_.labels.index_select(0, index)};
+  const int64_t size = std::min(options_.batch_size, data_.count() - start);
+  // A stream a batch: any batch can be made without the ones before it.
+  Rng augment(StreamSeed(options_.seed, trial, "augmentation"), static_cast<uint64_t>(batch),
+              "batch");
+  return data_.Select(order_.narrow(0, start, size), options_.channels_last,
+                      options_.augment ? &augment : nullptr);
 }
 
 }  // namespace espalier

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include "env/base/error.h"
@@ -39,22 +38,29 @@ InferenceNetwork::InferenceNetwork(const Network& network, at::ScalarType dtype)
     : dtype_(dtype),
       compiled_(std::make_shared<const Compiled>(Rewrite(network, dtype, &fused_))) {}
 
-Tensor InferenceNetwork::Run(const Tensor& input) const {
+std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) const {
   const at::NoGradGuard no_grad;
-  Tensor images = input.dim() == 4 ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
-  if (dtype_ != at::kFloat && images.is_floating_point()) images = images.to(dtype_);
-  return compiled_->executor.Run(compiled_->binding, {images}).front();
+  std::vector<Tensor> prepared;
+  for (Tensor input : inputs) {
+    if (input.dim() == 4) input = input.contiguous(at::MemoryFormat::ChannelsLast);
+    if (dtype_ != at::kFloat && input.is_floating_point()) input = input.to(dtype_);
+    prepared.push_back(std::move(input));
+  }
+  return compiled_->executor.Run(compiled_->binding, prepared);
 }
 
-Accuracy Evaluate(const Network& network, const Splits& splits, const ImageSet& images,
-                  const EvalOptions& options) {
+Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
+               const EvalOptions& options) {
   ESPALIER_CHECK(options.batch_size > 0 && options.limit >= 0, "batch size ", options.batch_size,
                  ", limit ", options.limit);
   const int64_t count =
-      options.limit > 0 ? std::min(options.limit, images.count()) : images.count();
-  if (count == 0) throw Error(ErrorKind::kConfig, "there are no images to evaluate on");
+      options.limit > 0 ? std::min(options.limit, samples.count()) : samples.count();
+  if (count == 0) throw Error(ErrorKind::kConfig, "there are no samples to evaluate on");
   const at::NoGradGuard no_grad;
   const at::Device device = DeviceOf(network.store);
+  const Objective objective = task.MakeObjective();
+  const auto metric = task.MakeMetric();
+  const UncutOutputs uncut(task, task.compares(), device);
 
   std::optional<InferenceNetwork> fast;
   const Executor plain(network.graph);
@@ -62,35 +68,27 @@ Accuracy Evaluate(const Network& network, const Splits& splits, const ImageSet& 
   if (options.fast) fast.emplace(network, options.dtype);
 
   const auto start = std::chrono::steady_clock::now();
-  Tensor correct = at::zeros({}, at::device(device).dtype(at::kLong));
   Tensor loss = at::zeros({}, at::device(device).dtype(at::kDouble));
+  std::vector<Tensor> statistics;
   for (int64_t first = 0; first < count; first += options.batch_size) {
     const int64_t size = std::min(options.batch_size, count - first);
-    Tensor pixels = images.images.narrow(0, first, size);
-    if (options.fast) pixels = pixels.contiguous(at::MemoryFormat::ChannelsLast);
-    const Tensor input = splits.Normalize(pixels).to(device);
-    const Tensor logits = fast ? fast->Run(input) : plain.Run(binding, {input}).front();
-    if (logits.dim() != 2 || logits.size(0) != size)
-      throw Error(ErrorKind::kModel,
-                  Str("network '", network.name, "' returns ", logits.sizes(), " for ", size,
-                      " images, accuracy needs [batch, classes]"));
-    const Tensor labels = images.labels.narrow(0, first, size).to(device);
-    correct += logits.argmax(1).eq(labels).sum();
-    loss += at::cross_entropy_loss(logits.to(at::kDouble), labels, {}, at::Reduction::Sum);
+    Outcome outcome{samples.Range(first, size, options.fast).To(device), {}, {}};
+    const auto& inputs = outcome.batch.inputs;
+    outcome.outputs = fast ? fast->Run(inputs) : plain.Run(binding, inputs);
+    outcome.uncut = uncut.Run(inputs);
+    for (std::vector<Tensor>* tensors : {&outcome.outputs, &outcome.uncut})
+      for (Tensor& tensor : *tensors)
+        if (tensor.is_floating_point()) tensor = tensor.to(at::kDouble);
+    statistics.push_back(metric->Statistics(outcome, task.metric_options));
+    loss += objective.Mean(outcome) * size;
   }
-  Accuracy accuracy;
-  accuracy.images = count;
-  const auto n = static_cast<double>(count);
-  accuracy.value = static_cast<double>(correct.item<int64_t>()) / n;
-  accuracy.standard_error = std::sqrt(accuracy.value * (1 - accuracy.value) / n);
-  accuracy.loss = loss.item<double>() / n;
-  accuracy.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return accuracy;
+  Score score = Summarize(task.metric, *metric, at::cat(statistics));
+  score.loss = loss.item<double>() / static_cast<double>(count);
+  score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return score;
 }
 
-void RecalibrateBatchNorm(Network& network, const Splits& splits, int64_t batches,
-                          int64_t batch_size, bool augment, uint64_t seed) {
+void RecalibrateBatchNorm(Network& network, Loader& loader, int64_t batches) {
   ESPALIER_CHECK(batches > 0, "batches = ", batches);
   const at::NoGradGuard no_grad;
   ParameterStore store = network.store;  // shares all tensors but the statistics
@@ -113,8 +111,6 @@ void RecalibrateBatchNorm(Network& network, const Splits& splits, int64_t batche
 
   const at::Device device = DeviceOf(store);
   const Executor executor(network.graph);
-  Loader loader(splits, splits.train(),
-                {.batch_size = batch_size, .augment = augment, .seed = seed});
   for (int64_t batch = 0; batch < batches; ++batch) {
     // With momentum 1 / (i + 1) batch_norm's own update is the cumulative average.
     const double momentum = 1.0 / static_cast<double>(batch + 1);
@@ -125,9 +121,7 @@ void RecalibrateBatchNorm(Network& network, const Splits& splits, int64_t batche
       edits.push_back({norm, op.ArgIndex("momentum"), c10::IValue(momentum)});
     }
     const Binding binding = executor.Bind(store, std::move(edits));
-    const int64_t epoch = batch / loader.batches_per_epoch();
-    const auto images = loader.Get(epoch, batch % loader.batches_per_epoch()).images;
-    executor.Run(binding, {images.to(device)});
+    executor.Run(binding, loader.Get(batch).To(device).inputs);
   }
   for (const std::string& name : statistics) network.store.Set(name, store.Get(name));
 }

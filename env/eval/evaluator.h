@@ -6,31 +6,24 @@
 
 #include "env/data/dataset.h"
 #include "env/graph/executor.h"
+#include "env/task/task.h"
 
 namespace espalier {
 
-struct Accuracy {
-  double value = 0;           ///< top-1, 0..1
-  double standard_error = 0;  ///< sqrt(p (1 - p) / n)
-  int64_t images = 0;
-  double seconds = 0;
-  double loss = 0;  ///< mean cross-entropy
-};
-
 struct EvalOptions {
   int64_t batch_size = 250;
-  int64_t limit = 0;  ///< first N images; 0 = all
+  int64_t limit = 0;  ///< first N samples; 0 = all
   bool fast = true;   ///< inference rewrite (folded batch-norm, channels_last, fused kernels)
   /// Of the fast path. bfloat16 shifts logits by about 1 %: right for ranking candidates, not for
   /// the figure that is reported.
   at::ScalarType dtype = at::kFloat;
 };
 
-/// Accuracy of a network on images, no augmentation.
+/// A network's figure and mean loss on samples, no augmentation.
 ///
-/// Errors   kModel when the first output is not [batch, classes].
-Accuracy Evaluate(const Network& network, const Splits& splits, const ImageSet& images,
-                  const EvalOptions& options = {});
+/// Errors   kModel, kData when the outputs do not fit the task; kConfig without samples.
+Score Evaluate(const Network& network, const Dataset& samples, const Task& task = {},
+               const EvalOptions& options = {});
 
 /// A compiled copy of a network for inference: batch-norm folded into the layer before it,
 /// channels_last, activations and residual adds fused into oneDNN's convolution. The Network is
@@ -44,7 +37,8 @@ class InferenceNetwork {
  public:
   /// dtype kFloat leaves every tensor's type as it is; kBFloat16 casts weights and inputs.
   explicit InferenceNetwork(const Network& network, at::ScalarType dtype = at::kFloat);
-  Tensor Run(const Tensor& input) const;        ///< first output, without gradients
+  std::vector<Tensor> Run(const std::vector<Tensor>& inputs) const;  ///< without gradients
+  Tensor Run(const Tensor& input) const { return Run(std::vector<Tensor>{input}).front(); }
   int64_t fused_ops() const { return fused_; }  ///< ops of the network that are gone
   const Network& network() const { return compiled_->network; }  ///< the rewritten copy
 
@@ -60,10 +54,9 @@ class InferenceNetwork {
   std::shared_ptr<const Compiled> compiled_;
 };
 
-/// Re-estimates batch-norm running statistics with `batches` training batches: the plain average of
-/// their means and unbiased variances. Everything else runs in eval mode. The store gets fresh
-/// statistics; other copies of the network keep theirs.
-void RecalibrateBatchNorm(Network& network, const Splits& splits, int64_t batches,
-                          int64_t batch_size, bool augment, uint64_t seed);
+/// Re-estimates batch-norm running statistics with `batches` batches of the loader: the plain
+/// average of their means and unbiased variances. Everything else runs in eval mode. The store gets
+/// fresh statistics; other copies of the network keep theirs.
+void RecalibrateBatchNorm(Network& network, Loader& loader, int64_t batches);
 
 }  // namespace espalier

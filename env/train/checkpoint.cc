@@ -18,11 +18,6 @@ constexpr const char* kFormat = "espalier-train-1";
 constexpr const char* kHint =
     "delete the file to train from the start, or name another output folder";
 
-std::string HashTensor(const Tensor& tensor) {
-  const Tensor bytes = tensor.cpu().contiguous();
-  return Sha256Hex({static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()});
-}
-
 std::string SchemaText(const Schema& schema) {
   std::string text;
   for (const Field& field : schema.fields())
@@ -31,12 +26,9 @@ std::string SchemaText(const Schema& schema) {
 }
 
 json ToJson(const EpochRecord& record) {
-  return {record.epoch,
-          record.lr,
-          record.train_loss,
-          record.train_accuracy,
-          record.validation_accuracy,
-          record.seconds};
+  return {
+      record.epoch,  record.lr, record.train_loss, record.train_metric, record.validation_metric,
+      record.seconds};
 }
 
 EpochRecord RecordFromJson(const json& row) {
@@ -69,20 +61,21 @@ std::string DifferingParts(const RunIdentity& identity, const json& found) {
 
 }  // namespace
 
-RunIdentity IdentifyRun(const Network& network, const Splits& splits, const TrainConfig& config,
-                        uint64_t seed) {
+RunIdentity IdentifyRun(const Network& network, const Splits& splits, const Task& task,
+                        const TrainConfig& config, uint64_t seed) {
   TrainConfig train = config;
   DataConfig data = splits.config();
   data.root = data.seen = "";  // where the files lie, and a remark: no part of the training
   std::string ops;
   for (const Op& op : network.graph.ops) ops += Str(op.name, ' ', op.target(), '\n');
-  return {
-      {"train config", Sha256Hex(SchemaText(Describe(train)))},
-      {"data config", Sha256Hex(SchemaText(Describe(data)))},
-      {"data", Sha256Hex(HashTensor(splits.train().images) + HashTensor(splits.train().labels))},
-      {"network", Sha256Hex(Str(network.name, '\n', ops))},
-      {"initial weights", network.WeightsHash()},
-      {"seed", std::to_string(seed)}};
+  return {{"train config", Sha256Hex(SchemaText(Describe(train)))},
+          {"data config", Sha256Hex(SchemaText(Describe(data)))},
+          {"data", Sha256Hex(splits.train().Hash())},
+          {"task", Sha256Hex(Str(task.loss, '\n', task.metric, '\n', task.temperature, '\n',
+                                 task.metric_options.top_k))},
+          {"network", Sha256Hex(Str(network.name, '\n', ops))},
+          {"initial weights", network.WeightsHash()},
+          {"seed", std::to_string(seed)}};
 }
 
 void WriteCheckpoint(const std::filesystem::path& path, const RunIdentity& identity,

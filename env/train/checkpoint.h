@@ -13,8 +13,8 @@ namespace espalier {
 /// What identifies a training: part ("network", "data", ...) -> hash. A checkpoint is only taken up
 /// by a training with equal parts.
 using RunIdentity = std::map<std::string, std::string>;
-RunIdentity IdentifyRun(const Network& network, const Splits& splits, const TrainConfig& config,
-                        uint64_t seed);
+RunIdentity IdentifyRun(const Network& network, const Splits& splits, const Task& task,
+                        const TrainConfig& config, uint64_t seed);
 
 /// Where a training stands, beside its tensors.
 struct TrainPosition {

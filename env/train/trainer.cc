@@ -84,10 +84,14 @@ class GeneratorScope {
 /// Everything one call of Train needs, with the loop in pieces.
 class Training {
  public:
-  Training(const Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
-           const std::filesystem::path& folder)
+  Training(const Network& network, const Splits& splits, const Task& task,
+           const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder)
       : network_(network),
         splits_(splits),
+        task_(task),
+        objective_(config.loss.empty() ? task.loss : config.loss,
+                   {.label_smoothing = config.label_smoothing, .temperature = task.temperature}),
+        metric_(task.MakeMetric()),
         config_(config),
         seed_(seed),
         path_(folder.empty() ? folder : folder / "checkpoint.safetensors"),
@@ -96,7 +100,7 @@ class Training {
         binding_(executor_.Bind(store_)),
         optimizer_(config, FloatTensors(store_, /*parameters_only=*/true)),
         loader_(
-            splits, splits.train(),
+            splits.train(),
             {.batch_size = config.batch_size, .channels_last = config.channels_last, .seed = seed}),
         stochastic_(UsesDefaultGenerator(network.graph)) {
     const auto parameters = FloatTensors(store_, /*parameters_only=*/true);
@@ -108,13 +112,14 @@ class Training {
     if (config.limit_batches > 0)
       steps_per_epoch_ = std::min(steps_per_epoch_, config.limit_batches);
     losses_ = at::zeros({steps_per_epoch_}, at::device(device_).dtype(at::kFloat));
-    correct_ = at::zeros({}, at::device(device_).dtype(at::kLong));
+    figures_ = at::zeros({steps_per_epoch_}, at::device(device_).dtype(at::kDouble));
+    uncut_.emplace(task, objective_.Has(kNeedsUncut) || task.compares(), device_);
     if (config.ema_decay > 0) {
       ema_store_ = store_.Clone();
       for (const std::string& name : ema_store_->CanonicalNames())  // Clone keeps formats
         ESPALIER_CHECK(ema_store_->Get(name).strides() == store_.Get(name).strides(), name);
     }
-    if (!path_.empty()) identity_ = IdentifyRun(network, splits, config, seed);
+    if (!path_.empty()) identity_ = IdentifyRun(network, splits, task, config, seed);
   }
 
   TrainResult Run(const std::function<void(const EpochRecord&)>& on_epoch) {
@@ -142,17 +147,19 @@ class Training {
   }
 
  private:
-  Tensor Loss(const Binding& binding, const Loader::Batch& batch, bool bfloat16, Tensor* correct) {
+  /// The loss of a batch; figure: null, or where the batch's metric goes.
+  Tensor Loss(const Binding& binding, const Batch& batch, bool bfloat16, Tensor* figure) {
     const AutocastScope autocast(bfloat16, device_.type());
-    const Tensor labels = batch.labels.to(device_);
-    const Tensor logits =  // [B, classes]
-        executor_.Run(binding, {batch.images.to(device_)}, {.mode = Mode::kTrain}).front();
-    if (logits.dim() != 2)
-      throw Error(ErrorKind::kModel, Str("network '", network_.name, "' returns ", logits.sizes(),
-                                         ", training needs [batch, classes]"));
-    if (correct) *correct += logits.detach().argmax(1).eq(labels).sum();
-    return at::cross_entropy_loss(logits.to(at::kFloat), labels, {}, at::Reduction::Mean, -100,
-                                  config_.label_smoothing);
+    Outcome outcome{batch.To(device_), {}, {}};
+    outcome.outputs = executor_.Run(binding, outcome.batch.inputs, {.mode = Mode::kTrain});
+    outcome.uncut = uncut_->Run(outcome.batch.inputs);
+    if (figure) *figure = Figure(outcome);
+    return objective_.Mean(outcome);
+  }
+
+  Tensor Figure(const Outcome& outcome) const {
+    const at::NoGradGuard no_grad;
+    return metric_->Figure(metric_->Statistics(outcome, task_.metric_options).sum(0));
   }
 
   bool ChooseBfloat16() {
@@ -163,7 +170,7 @@ class Training {
     ParameterStore scratch = WorkingCopy(store_, config_.channels_last);
     scratch.SetRequiresGrad(true);
     const Binding binding = executor_.Bind(scratch);
-    const Loader::Batch batch = loader_.Get(0, 0);
+    const Batch batch = loader_.Get(0, 0);
     try {
       const bool gain = MeasureBfloat16Gain(device_.type(), [&](bool bfloat16) {
         const Tensor loss = Loss(binding, batch, bfloat16, nullptr);
@@ -195,16 +202,15 @@ class Training {
     record.epoch = position_.epoch + 1;
     record.lr = lr;
     record.train_loss = losses_.to(at::kDouble).mean().item<double>();
-    record.train_accuracy = static_cast<double>(correct_.item<int64_t>()) /
-                            static_cast<double>(steps_per_epoch_ * config_.batch_size);
-    record.validation_accuracy = ValidationAccuracy();
+    record.train_metric = figures_.mean().item<double>();
+    record.validation_metric = ValidationMetric();
     record.seconds = seconds_before + SecondsSince(start);
     position_.history.push_back(record);
     position_.epoch = record.epoch;
     position_.batch = 0;
     position_.seconds = 0;
     losses_.zero_();
-    correct_.zero_();
+    figures_.zero_();
     Save();
   }
 
@@ -212,9 +218,11 @@ class Training {
     const double lr = LearningRate(config_, position_.steps, steps_per_epoch_);
     const GeneratorScope generator(
         stochastic_, device_, StreamSeed(seed_, static_cast<uint64_t>(position_.steps), "dropout"));
+    Tensor figure;
     const Tensor loss =
-        Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &correct_);
+        Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &figure);
     losses_[batch].copy_(loss.detach());
+    figures_[batch].copy_(figure);
     if (device_.is_cpu()) CheckFinite(batch + 1);  // elsewhere reading would wait for the device
     loss.backward();
     optimizer_.Step(lr);
@@ -241,23 +249,23 @@ class Training {
       Tensor(ema_store_->Get(name)).lerp_(tensor, 1 - decay);
   }
 
-  /// In float32, of the weights that would be the result; 0 without validation images.
-  double ValidationAccuracy() {
+  /// In float32, of the weights that would be the result; 0 without validation samples.
+  double ValidationMetric() {
     const at::NoGradGuard no_grad;
-    const ImageSet& set = splits_.validation();
-    if (set.count() == 0) return 0;
+    const Dataset& samples = splits_.validation();
+    if (samples.count() == 0) return 0;
     constexpr int64_t kBatch = 250;
     const Binding binding = executor_.Bind(ema_store_ ? *ema_store_ : store_);
-    Tensor correct = at::zeros({}, at::device(device_).dtype(at::kLong));
-    for (int64_t start = 0; start < set.count(); start += kBatch) {
-      const int64_t size = std::min(kBatch, set.count() - start);
-      Tensor images = set.images.narrow(0, start, size);
-      if (config_.channels_last) images = images.contiguous(at::MemoryFormat::ChannelsLast);
-      const Tensor logits = executor_.Run(binding, {splits_.Normalize(images).to(device_)}).front();
-      const Tensor labels = set.labels.narrow(0, start, size).to(device_);
-      correct += logits.argmax(1).eq(labels).sum();
+    Tensor sums;  // [K]
+    for (int64_t start = 0; start < samples.count(); start += kBatch) {
+      const int64_t size = std::min(kBatch, samples.count() - start);
+      Outcome outcome{samples.Range(start, size, config_.channels_last).To(device_), {}, {}};
+      outcome.outputs = executor_.Run(binding, outcome.batch.inputs);
+      outcome.uncut = uncut_->Run(outcome.batch.inputs);
+      const Tensor sum = metric_->Statistics(outcome, task_.metric_options).sum(0);
+      sums = sums.defined() ? sums + sum : sum;
     }
-    return static_cast<double>(correct.item<int64_t>()) / static_cast<double>(set.count());
+    return metric_->Figure(sums).item<double>();
   }
 
   /// All that shapes the next step, by checkpoint name.
@@ -269,7 +277,7 @@ class Training {
       for (const auto& [name, tensor] : FloatTensors(*ema_store_, /*parameters_only=*/false))
         tensors.emplace_back("ema/" + name, tensor);
     tensors.emplace_back("losses", losses_);
-    tensors.emplace_back("correct", correct_);
+    tensors.emplace_back("figures", figures_);
     return tensors;
   }
 
@@ -288,6 +296,9 @@ class Training {
 
   const Network& network_;
   const Splits& splits_;
+  const Task& task_;
+  const Objective objective_;
+  const std::unique_ptr<const Metric> metric_;
   const TrainConfig config_;
   const uint64_t seed_;
   const std::filesystem::path path_;  // of the checkpoint; empty = none
@@ -302,16 +313,16 @@ class Training {
   TrainPosition position_;
   at::Device device_ = at::kCPU;
   int64_t steps_per_epoch_ = 0;
-  Tensor losses_;   // [steps_per_epoch], of the unfinished epoch
-  Tensor correct_;  // [], of the unfinished epoch
+  std::optional<UncutOutputs> uncut_;  // once the device is known
+  Tensor losses_, figures_;            // [steps_per_epoch], of the unfinished epoch
 };
 
 }  // namespace
 
 Schema Describe(TrainConfig& config) {
   Schema schema;
-  schema.Add("epochs", &config.epochs, "passes over the training images", {0, 1'000'000})
-      .Add("batch_size", &config.batch_size, "images a step; the last, short batch is left out",
+  schema.Add("epochs", &config.epochs, "passes over the training samples", {0, 1'000'000})
+      .Add("batch_size", &config.batch_size, "samples a step; the last, short batch is left out",
            {1, 1'000'000})
       .Add("optimizer", &config.optimizer, "sgd or adamw (beta 0.9 and 0.999, eps 1e-8)",
            {"sgd", "adamw"})
@@ -327,6 +338,7 @@ Schema Describe(TrainConfig& config) {
       .Add("gamma", &config.gamma, "step: factor at a milestone", {0, 1000})
       .Add("warmup_epochs", &config.warmup_epochs,
            "linear rise from lr/100; one_cycle: 0 = 30 % of the epochs", {0, 1'000'000})
+      .Add("loss", &config.loss, "empty = the task's; distillation: \"cross_entropy + 0.5 kl\"")
       .Add("label_smoothing", &config.label_smoothing,
            "share of the target spread over all classes", {0, 1})
       .Add("ema_decay", &config.ema_decay,
@@ -340,12 +352,12 @@ Schema Describe(TrainConfig& config) {
   return schema;
 }
 
-TrainResult Train(Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
-                  const std::filesystem::path& folder,
+TrainResult Train(Network& network, const Splits& splits, const Task& task,
+                  const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder,
                   const std::function<void(const EpochRecord&)>& on_epoch) {
   if (config.nesterov && config.optimizer == "sgd" && config.momentum <= 0)
     throw Error(ErrorKind::kConfig, "train.nesterov needs train.momentum > 0");
-  Training training(network, splits, config, seed, folder);
+  Training training(network, splits, task, config, seed, folder);
   TrainResult result = training.Run(on_epoch);
   const ParameterStore trained = training.Result();
   for (const std::string& name : trained.CanonicalNames())

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include "env/base/config.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/graph/network.h"
 #include "env/space/plan.h"
+#include "env/task/task.h"
 
 namespace espalier {
 
@@ -25,6 +26,7 @@ struct TrainConfig {
   std::vector<int64_t> milestones;  ///< step: epochs at which lr is multiplied by gamma
   double gamma = 0.1;
   double warmup_epochs = 0;  ///< linear warm-up from lr/100; one_cycle: 0 = 30 % of epochs
+  std::string loss = "";     ///< as Task::loss; empty = the task's
   double label_smoothing = 0;
   double ema_decay = 0;            ///< 0 = off; the EMA weights are then the result
   std::string precision = "auto";  ///< auto (bf16 when measured faster), fp32, bf16
@@ -34,10 +36,10 @@ struct TrainConfig {
 Schema Describe(TrainConfig& config);
 
 struct EpochRecord {
-  int64_t epoch = 0;                          ///< 1-based, finished epochs
-  double lr = 0;                              ///< of the last step
-  double train_loss = 0, train_accuracy = 0;  ///< over the epoch's augmented batches
-  double validation_accuracy = 0;             ///< 0 without validation images
+  int64_t epoch = 0;                        ///< 1-based, finished epochs
+  double lr = 0;                            ///< of the last step
+  double train_loss = 0, train_metric = 0;  ///< mean over the epoch's augmented batches
+  double validation_metric = 0;             ///< 0 without validation samples
   double seconds = 0;
 };
 
@@ -45,8 +47,8 @@ struct TrainResult {
   std::vector<EpochRecord> history;
 };
 
-/// Trains a network's parameters with the cross-entropy loss; at the end its store gets fresh
-/// tensors, so that other copies of the network, and the network itself on an error, keep theirs.
+/// Trains a network's parameters with the task's loss; at the end its store gets fresh tensors, so
+/// that other copies of the network, and the network itself on an error, keep theirs.
 ///
 /// State    a checkpoint (`<folder>/checkpoint.safetensors`, atomic) after every epoch and on an
 ///          interrupt request: weights, optimiser state, EMA, epoch, batch, losses. Running again
@@ -55,8 +57,8 @@ struct TrainResult {
 /// Errors   kInterrupted after the checkpoint is written; kData for a damaged checkpoint or one of
 ///          another training (names what differs); non-finite loss is kTrials with epoch and batch.
 /// Random   data order, augmentation and dropout from (seed, epoch, batch).
-TrainResult Train(Network& network, const Splits& splits, const TrainConfig& config, uint64_t seed,
-                  const std::filesystem::path& folder,
+TrainResult Train(Network& network, const Splits& splits, const Task& task,
+                  const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder,
                   const std::function<void(const EpochRecord&)>& on_epoch = {});
 
 }  // namespace espalier

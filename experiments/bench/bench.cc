@@ -54,7 +54,6 @@ ImageSet Noise(int64_t count) {
   ImageSet set;
   set.images = at::randint(256, {count, 3, 32, 32}, at::kByte);
   set.labels = at::randint(10, {count}, at::kLong);
-  set.classes = 10;
   return set;
 }
 
@@ -70,7 +69,7 @@ json MeasureTraining(std::istream& in) {
   config.epochs = 2;  // the first warms up
   config.batch_size = batch;
   config.precision = precision;
-  const TrainResult result = Train(network, splits, config, 1, {});
+  const TrainResult result = Train(network, splits, {}, config, 1, {});
   return {{"seconds", result.history.back().seconds / static_cast<double>(steps)}};
 }
 
@@ -79,11 +78,11 @@ json MeasureEvaluation(std::istream& in) {
   int64_t batch = 0, images = 0;
   in >> model >> batch >> images >> path;
   const Splits splits = NoiseSplits(images);
-  const Accuracy accuracy = Evaluate(BuildModel(model), splits, splits.train(),
-                                     {.batch_size = batch,
-                                      .fast = path != "plain",
-                                      .dtype = path == "bf16" ? at::kBFloat16 : at::kFloat});
-  return {{"seconds", accuracy.seconds / static_cast<double>(images)}};
+  const Score score = Evaluate(BuildModel(model), splits.train(), {},
+                               {.batch_size = batch,
+                                .fast = path != "plain",
+                                .dtype = path == "bf16" ? at::kBFloat16 : at::kFloat});
+  return {{"seconds", score.seconds / static_cast<double>(images)}};
 }
 
 json MeasureAutobot(std::istream& in) {

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "experiments/commands/commands.h"
 #include "experiments/run_folder.h"
 

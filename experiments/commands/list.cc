@@ -4,7 +4,7 @@
 #include "env/base/error.h"
 #include "env/base/registry.h"
 #include "env/cost/cost.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/models/models.h"
 #include "env/train/trainer.h"
 #include "experiments/commands/commands.h"
@@ -65,7 +65,8 @@ std::vector<Kind> AllKinds() {
         {.info = {.name = model.name, .summary = model.summary, .source = model.source}});
   Kind tables{"tables", "tables of a config and their keys", {}};
   tables.sheets = {SectionSheet<ModelConfig>("model", "the network to prune or train"),
-                   SectionSheet<DataConfig>("data", "images, splits and normalisation"),
+                   SectionSheet<DataConfig>("data", "samples, splits and normalisation"),
+                   SectionSheet<TaskConfig>("task", "what networks are judged and trained by"),
                    SectionSheet<BudgetConfig>("budget", "bounds the pruned network must meet"),
                    SectionSheet<SpaceConfig>("space", "what may be pruned"),
                    SectionSheet<RefineConfig>("refine", "repair right after the cut"),
@@ -74,6 +75,8 @@ std::vector<Kind> AllKinds() {
                    SectionSheet<RunSettings>("run", "seed, folder and device")};
   return {{"strategies", "search methods: [strategy] name", RegistrySheets<Strategy>()},
           {"criteria", "scores of units: which ones stay", RegistrySheets<Criterion>()},
+          {"losses", "what search and training make small: [task] loss", RegistrySheets<Loss>()},
+          {"metrics", "what networks are compared by: [task] metric", RegistrySheets<Metric>()},
           std::move(models),
           std::move(tables)};
 }
@@ -110,8 +113,9 @@ const Kind& FindKind(const std::vector<Kind>& kinds, const std::string& name) {
   std::vector<std::string> names;
   for (const auto& kind : kinds) {
     const std::string singular = kind.name == "strategies" ? "strategy"
-                                 : kind.name == "criteria"
-                                     ? "criterion"
+                                 : kind.name == "criteria" ? "criterion"
+                                 : kind.name == "losses"
+                                     ? "loss"
                                      : kind.name.substr(0, kind.name.size() - 1);
     if (name == kind.name || name == singular) return kind;
     names.push_back(kind.name);

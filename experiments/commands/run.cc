@@ -4,6 +4,7 @@
 #include "env/base/log.h"
 #include "experiments/commands/commands.h"
 #include "experiments/pipeline.h"
+#include "experiments/score_json.h"
 
 namespace espalier {
 namespace {
@@ -11,9 +12,10 @@ namespace {
 using nlohmann::ordered_json;
 
 std::string ResultText(const ordered_json& result) {
-  TextTable table({"", "accuracy", "+-", "MACs", "parameters"});
+  const std::string metric = MetricOf(result["base"]);
+  TextTable table({"", MetricTitle(metric), "+-", "MACs", "parameters"});
   const auto add = [&](const std::string& name, const ordered_json& row) {
-    table.Add({name, Percent(row["accuracy"]), Percent(row["standard_error"]),
+    table.Add({name, FigureText(metric, ValueOf(row)), FigureText(metric, row["standard_error"]),
                Millions(row["macs"]), Millions(row["params"])});
   };
   add("before", result["base"]);

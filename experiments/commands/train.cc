@@ -5,7 +5,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/io.h"
 #include "env/train/trainer.h"
@@ -14,6 +14,7 @@
 #include "experiments/metric_log.h"
 #include "experiments/model_source.h"
 #include "experiments/run_folder.h"
+#include "experiments/score_json.h"
 #include "experiments/settings.h"
 
 namespace espalier {
@@ -24,6 +25,7 @@ using nlohmann::ordered_json;
 struct TrainSettings {
   ModelConfig model;
   DataConfig data;
+  TaskConfig task;
   TrainConfig train;
   RunSettings run;
   ConfigDocument document;
@@ -33,9 +35,10 @@ TrainSettings ReadSettings(const Arguments& arguments) {
   TrainSettings settings;
   settings.document = ConfigDocument::Load(arguments.positional()[0], arguments.List("set"));
   std::vector<std::string> problems;
-  settings.document.CheckSections({"model", "data", "train", "run"}, problems);
+  settings.document.CheckSections({"model", "data", "task", "train", "run"}, problems);
   ReadModelSection(settings.document, settings.model, problems);
   ReadSection(settings.document, "data", settings.data, problems);
+  ReadSection(settings.document, "task", settings.task, problems);
   ReadSection(settings.document, "train", settings.train, problems);
   ReadSection(settings.document, "run", settings.run, problems);
   ThrowIfProblems(problems);
@@ -46,28 +49,30 @@ std::string ResolvedToml(TrainSettings settings) {
   const auto dump = [&](const std::string& name, auto& config) {
     return DumpToml(name, Describe(config), settings.document.Section(name)) + "\n";
   };
-  return dump("model", settings.model) + dump("data", settings.data) +
+  return dump("model", settings.model) + dump("data", settings.data) + dump("task", settings.task) +
          dump("train", settings.train) + dump("run", settings.run);
 }
 
-ordered_json ToJson(const EpochRecord& record) {
+ordered_json ToJson(const EpochRecord& record, const std::string& metric) {
   return {{"epoch", record.epoch},
           {"lr", record.lr},
           {"train_loss", record.train_loss},
-          {"train_accuracy", record.train_accuracy},
-          {"validation_accuracy", record.validation_accuracy},
+          {"train_" + metric, record.train_metric},
+          {"validation_" + metric, record.validation_metric},
           {"seconds", record.seconds}};
 }
 
-void WriteLog(const std::filesystem::path& file, const std::vector<EpochRecord>& history) {
+void WriteLog(const std::filesystem::path& file, const std::vector<EpochRecord>& history,
+              const std::string& metric) {
   std::string text;
-  for (const auto& record : history) text += ToJson(record).dump() + "\n";
+  for (const auto& record : history) text += ToJson(record, metric).dump() + "\n";
   WriteFileAtomic(file, text);
 }
 
-std::string ShapeText(const ImageSet& images) {
+std::string ShapeText(const Dataset& samples) {
   std::string text;
-  for (const int64_t size : images.images.sizes()) text += Str(text.empty() ? "" : "x", size);
+  for (const int64_t size : samples.inputs.front().sizes())
+    text += Str(text.empty() ? "" : "x", size);
   return text;
 }
 
@@ -76,6 +81,7 @@ struct Inputs {
   at::Device device = at::kCPU;
   ModelSource source;
   Splits splits;
+  Task task;
 };
 
 Inputs LoadInputs(const TrainSettings& settings) {
@@ -83,35 +89,42 @@ Inputs LoadInputs(const TrainSettings& settings) {
   ModelSource source = LoadModelSource(settings.model, static_cast<uint64_t>(settings.run.seed));
   DataConfig data = settings.data;
   SettleNormalisation(source, data);
-  return {device, std::move(source), Splits::Load(data)};
+  Splits splits = Splits::Load(data, &source.network);
+  Task task = MakeTask(settings.task, splits.train(), source.network);
+  if (task.compares())
+    throw Error(ErrorKind::kConfig,
+                Str("loss \"", task.loss, "\", metric \"", task.metric,
+                    "\": a network that is only being trained has no uncut one to compare with"));
+  return {device, std::move(source), std::move(splits), std::move(task)};
 }
 
 ordered_json TrainAndMeasure(const TrainSettings& settings, Inputs inputs, const RunFolder& folder,
                              const std::string& line) {
-  auto& [device, source, splits] = inputs;
+  auto& [device, source, splits, task] = inputs;
   const auto seed = static_cast<uint64_t>(settings.run.seed);
-  LogInfo("training ", source.network.name, " on ", splits.train().count(), " images of ",
+  LogInfo("training ", source.network.name, " on ", splits.train().count(), " samples of ",
           settings.data.name, " (", ShapeText(splits.train()), "), ", splits.validation().count(),
           " held out");
 
   MetricLog metrics(folder.path());
   source.network.store = source.network.store.To(device);
-  const auto result =
-      Train(source.network, splits, settings.train, seed, folder.path() / "train",
-            [&](const EpochRecord& record) {
-              const ordered_json values = ToJson(record);
-              for (const auto& [name, value] : values.items())
-                if (name != "epoch") metrics.Add("train", record.epoch, name, value.get<double>());
-              AppendLine(folder.path() / "log.jsonl", ToJson(record).dump());
-              LogInfo("epoch ", record.epoch, "/", settings.train.epochs, ": loss ",
-                      Fixed(record.train_loss, 4), ", training ", Percent(record.train_accuracy),
-                      ", validation ", Percent(record.validation_accuracy), ", ",
-                      Fixed(record.seconds, 1), " s");
-            });
+  const auto result = Train(source.network, splits, task, settings.train, seed,
+                            folder.path() / "train", [&](const EpochRecord& record) {
+                              const ordered_json values = ToJson(record, task.metric);
+                              for (const auto& [name, value] : values.items())
+                                if (name != "epoch")
+                                  metrics.Add("train", record.epoch, name, value.get<double>());
+                              AppendLine(folder.path() / "log.jsonl", values.dump());
+                              LogInfo("epoch ", record.epoch, "/", settings.train.epochs, ": loss ",
+                                      Fixed(record.train_loss, 4), ", training ",
+                                      FigureText(task.metric, record.train_metric), ", validation ",
+                                      FigureText(task.metric, record.validation_metric), ", ",
+                                      Fixed(record.seconds, 1), " s");
+                            });
   // The callback of an epoch can come twice or not at all around a crash; the history is exact.
-  WriteLog(folder.path() / "log.jsonl", result.history);
+  WriteLog(folder.path() / "log.jsonl", result.history, task.metric);
 
-  const Accuracy test = Evaluate(source.network, splits, splits.test());
+  const Score test = Evaluate(source.network, splits.test(), task);
   const std::string rule =
       splits.validation().count() == 0
           ? "none"
@@ -122,22 +135,19 @@ ordered_json TrainAndMeasure(const TrainSettings& settings, Inputs inputs, const
               {{"format", "pt"},
                {"architecture", source.network.name},
                {"shortcut", settings.model.shortcut},
-               {"data", Str(used.name, ", ", splits.train().count(), " training images")},
+               {"data", Str(used.name, ", ", splits.train().count(), " training samples")},
                {"held_out", rule},
                {"normalisation", NormalisationText(used.mean, used.std)},
-               {"test_accuracy", Fixed(test.value, 4)},
+               {"test_" + task.metric, Fixed(test.value, 4)},
                {"seed", Str(settings.run.seed)},
                {"command", line}});
-  return {{"run", folder.path().string()},
-          {"weights", file.string()},
-          {"accuracy", test.value},
-          {"standard_error", test.standard_error},
-          {"images", test.images},
-          {"loss", test.loss},
-          {"epochs", settings.train.epochs},
-          {"validation_accuracy", result.history.empty()
-                                      ? ordered_json()
-                                      : ordered_json(result.history.back().validation_accuracy)}};
+  ordered_json out = {{"run", folder.path().string()}, {"weights", file.string()}};
+  out.update(ScoreToJson(test));
+  out["epochs"] = settings.train.epochs;
+  out["validation_" + task.metric] = result.history.empty()
+                                         ? ordered_json()
+                                         : ordered_json(result.history.back().validation_metric);
+  return out;
 }
 
 int RunTrain(const Arguments& arguments) {
@@ -159,9 +169,9 @@ int RunTrain(const Arguments& arguments) {
   if (arguments.json()) {
     PrintJson(*result);
   } else {
-    Print(Str("test accuracy ", Percent((*result)["accuracy"]), " +- ",
-              Percent((*result)["standard_error"]), " on ", (*result)["images"].get<int64_t>(),
-              " images\nweights       ", (*result)["weights"].get<std::string>(), "\n"));
+    Print(Str("test ", MetricTitle(MetricOf(*result)), " ", FigureText(*result), " on ",
+              (*result)["samples"].get<int64_t>(), " samples\nweights ",
+              (*result)["weights"].get<std::string>(), "\n"));
   }
   return 0;
 }

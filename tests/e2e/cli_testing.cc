@@ -73,7 +73,7 @@ void WriteRows(const std::filesystem::path& file, const std::vector<int64_t>& la
 
 }  // namespace
 
-nlohmann::ordered_json Outcome::Json() const {
+nlohmann::ordered_json CliOutcome::Json() const {
   const auto end = out.find_last_not_of('\n');
   if (end == std::string::npos) return nullptr;
   const auto start = out.rfind('\n', end);
@@ -107,15 +107,15 @@ bool Espalier::SignalWhen(const std::function<bool()>& ready, int signal) {
   return ::kill(process_, signal) == 0;
 }
 
-Outcome Espalier::Wait() {
+CliOutcome Espalier::Wait() {
   int status = 0;
   ::waitpid(process_, &status, 0);
   process_ = -1;
   return {ExitOf(status), ReadFile(log_.string() + ".out"), ReadFile(log_.string() + ".err")};
 }
 
-Outcome RunEspalier(const std::vector<std::string>& arguments,
-                    const std::map<std::string, std::string>& environment) {
+CliOutcome RunEspalier(const std::vector<std::string>& arguments,
+                       const std::map<std::string, std::string>& environment) {
   return Espalier(arguments, environment).Wait();
 }
 

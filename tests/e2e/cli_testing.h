@@ -11,7 +11,7 @@
 
 namespace espalier {
 
-struct Outcome {
+struct CliOutcome {
   int exit_code = -1;  ///< 128 + signal when killed
   std::string out, err;
   nlohmann::ordered_json Json() const;  ///< the last line of `out`
@@ -30,15 +30,15 @@ class Espalier {
 
   /// Waits until `ready` holds, then sends the signal. False when the process ended before.
   bool SignalWhen(const std::function<bool()>& ready, int signal);
-  Outcome Wait();
+  CliOutcome Wait();
 
  private:
   pid_t process_ = -1;
   std::filesystem::path log_;
 };
 
-Outcome RunEspalier(const std::vector<std::string>& arguments,
-                    const std::map<std::string, std::string>& environment = {});
+CliOutcome RunEspalier(const std::vector<std::string>& arguments,
+                       const std::map<std::string, std::string>& environment = {});
 
 /// Writes `root`/cifar10 in the form of the npm package: `train` + 100 images whose class is a
 /// colour pattern under noise, so that a few epochs learn something.

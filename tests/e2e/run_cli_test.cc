@@ -23,7 +23,7 @@ class RunCliE2e : public testing::Test {
  protected:
   struct Made {
     fs::path folder;
-    Outcome outcome;
+    CliOutcome outcome;
   };
   static const Made& Run() {
     static const Made made = [] {

@@ -20,7 +20,7 @@ void Use(const ImageSet& set) {
   TouchAll(set.labels);
   ASSERT_EQ(set.images.size(0), set.count());
   ASSERT_GE(set.labels.min().item<int64_t>(), 0);
-  ASSERT_LT(set.labels.max().item<int64_t>(), set.classes);
+  ASSERT_LT(set.labels.max().item<int64_t>(), 100);
 }
 
 TEST(PngFuzzProperty, HostileImages) {

@@ -25,8 +25,7 @@ CutNetwork CutUniformly(const TinyEnvironment& tiny) {
 
 /// Mean squared distance of the cut network's outputs from the uncut ones, on test images.
 double Distance(const TinyEnvironment& tiny, const Network& cut) {
-  const Splits& splits = *tiny.Get().splits;
-  const Tensor images = splits.Normalize(splits.test().images);
+  const Tensor images = tiny.Get().splits->test().Range(0, 32).inputs[0];
   return at::mse_loss(Forward(cut, images), Forward(tiny.network(), images)).item<double>();
 }
 
@@ -46,7 +45,7 @@ TEST(RefineUnit, EachStepBringsTheOutputsNearerAndLeavesItsInputAlone) {
   const std::vector<RefineConfig> steps = {
       {.batch_size = 32, .compensate_batches = 4},
       {.batch_size = 32, .compensate_batches = 4, .residual = false},
-      {.batch_size = 32, .tune_batches = 20, .tune_lr = 0.02, .tune_loss = "mse"}};
+      {.batch_size = 32, .tune_batches = 20, .tune_lr = 0.02, .tune_loss = "mse_outputs"}};
   for (const RefineConfig& config : steps) {
     SearchContext context{.seed = 3};
     const RefineResult result = Refine(tiny.Get(), cut.plan, cut.network, config, context);
@@ -94,7 +93,7 @@ TEST(CompensateProperty, RestoresDuplicatedUnitsExactly) {
     const Tensor wanted = Forward(network, images);
     const double before = at::mse_loss(Forward(cut, images), wanted).item<double>();
     const CompensateResult done =
-        Compensate(network, plan, cut, images, {.ridge = 1e-9, .residual = true});
+        Compensate(network, plan, cut, {images}, {.ridge = 1e-9, .residual = true});
     ASSERT_EQ(done.layers.size(), 2U);
     EXPECT_LT(at::mse_loss(Forward(cut, images), wanted).item<double>(), 1e-6 * before);
     EXPECT_LT(done.layers[1].error_after, 1e-6);
@@ -107,7 +106,7 @@ TEST(CompensateUnit, WithoutACutNothingChanges) {
   Network same = Cut(tiny.network(), plan);
   const Tensor images = at::randn({32, 3, 8, 8});
   const Tensor before = Forward(same, images);
-  Compensate(tiny.network(), plan, same, images, {});
+  Compensate(tiny.network(), plan, same, {images}, {});
   EXPECT_TRUE(at::allclose(Forward(same, images), before, 1e-4, 1e-5));
 }
 
@@ -117,7 +116,7 @@ TEST(CompensateUnit, BranchesAimAtTheTrunkAndGroupedConvolutionsAreNamed) {
   Network changed = cut.network;
   changed.store = cut.network.store.Clone();
   const CompensateResult done =
-      Compensate(tiny.network(), cut.plan, changed, at::randn({64, 3, 8, 8}), {});
+      Compensate(tiny.network(), cut.plan, changed, {at::randn({64, 3, 8, 8})}, {});
   std::map<std::string, std::string> targets;
   for (const CompensatedLayer& layer : done.layers) {
     targets[layer.name] = layer.target;
@@ -131,7 +130,7 @@ TEST(CompensateUnit, BranchesAimAtTheTrunkAndGroupedConvolutionsAreNamed) {
   Network copy = other.network;
   copy.store = other.network.store.Clone();
   const auto skipped =
-      Compensate(grouped.network(), other.plan, copy, at::randn({8, 3, 8, 8}), {}).skipped;
+      Compensate(grouped.network(), other.plan, copy, {at::randn({8, 3, 8, 8})}, {}).skipped;
   ASSERT_EQ(skipped.size(), 1U);
   EXPECT_EQ(skipped[0], "grouped: grouped convolution");
 }

@@ -47,7 +47,7 @@ class Resnet20E2e : public testing::Test {
     return {.space = *space_, .cost = *cost_, .budget = *budget_, .splits = &*splits_};
   }
   static double Accuracy(const Network& network) {
-    return Evaluate(network, *splits_, splits_->test(), {.limit = kImages}).value;
+    return Evaluate(network, splits_->test(), {}, {.limit = kImages}).value;
   }
   static double CutAccuracy(const Selection& selection) {
     return Accuracy(Cut(space_->network(), MakePlan(*space_, selection)));
@@ -57,14 +57,14 @@ class Resnet20E2e : public testing::Test {
     const at::NoGradGuard no_grad;
     const Bottleneck bottleneck(*space_, 0.9, at::kCPU);
     const Executor executor(space_->network().graph);
-    const Tensor images = splits_->Normalize(splits_->test().images.narrow(0, 0, kImages));
+    const Tensor images = splits_->test().Range(0, kImages).inputs[0];
     const std::vector<Gate> gates = bottleneck.Gates(lambda);
     return executor.Run(executor.Bind(space_->network().store), {images}, {.gates = gates})
         .front()
         .argmax(1);
   }
   static double AccuracyOf(const Tensor& predictions) {
-    const Tensor right = predictions.eq(splits_->test().labels.narrow(0, 0, kImages));
+    const Tensor right = predictions.eq(splits_->test().targets[0].narrow(0, 0, kImages));
     return right.to(at::kDouble).mean().item<double>();
   }
 

@@ -11,7 +11,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/rng.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 
 namespace espalier::testing_support {
 
@@ -21,7 +21,6 @@ inline ImageSet TinyImages(int64_t count, int64_t size = 8, int64_t classes = 10
                            int64_t channels = 3) {
   Rng rng(seed);
   ImageSet set;
-  set.classes = classes;
   set.images = at::empty({count, channels, size, size}, at::kByte);
   std::vector<int64_t> labels;
   auto* out = set.images.data_ptr<uint8_t>();
@@ -42,7 +41,7 @@ inline ImageSet TinyImages(int64_t count, int64_t size = 8, int64_t classes = 10
 inline Splits TinySplits(int64_t train, int64_t validation, int64_t test, int64_t size = 8,
                          const std::string& augmentation = "crop_flip") {
   DataConfig config;
-  config.validation = validation;
+  config.validation = static_cast<double>(validation);
   config.augmentation = augmentation;
   return Splits(config, TinyImages(train, size, 10, 1), TinyImages(validation, size, 10, 2),
                 TinyImages(test, size, 10, 3));

@@ -59,7 +59,7 @@ class TinyEnvironment {
   /// Class c is brightest in colour c: learnable, so that losses mean something.
   static ImageSet MakeImages(int64_t count, uint64_t seed) {
     Rng rng(seed, 0, "tiny images");
-    ImageSet set{at::empty({count, 3, 8, 8}, at::kByte), at::empty({count}, at::kLong), 3};
+    ImageSet set{at::empty({count, 3, 8, 8}, at::kByte), at::empty({count}, at::kLong)};
     auto* pixel = set.images.mutable_data_ptr<uint8_t>();
     auto* label = set.labels.mutable_data_ptr<int64_t>();
     for (int64_t image = 0; image < count; ++image) {

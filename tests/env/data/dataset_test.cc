@@ -1,4 +1,4 @@
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -20,7 +20,7 @@ using testing_support::WriteTinyCifar10;
 DataConfig TinyConfig(const TempFolder& folder, int64_t validation) {
   DataConfig config;
   config.root = folder.path().string();
-  config.validation = validation;
+  config.validation = static_cast<double>(validation);
   return config;
 }
 
@@ -46,11 +46,10 @@ TEST(DatasetUnit, PngsGiveBackTheImagesInFileOrder) {
   const Splits splits = Splits::Load(TinyConfig(folder, 4));
   const ImageSet written = TinyImages(20, 32, 10, 1);
   // The last 4 of 20 training images are validation, whatever the seed.
-  EXPECT_TRUE(at::equal(splits.train().images, written.images.narrow(0, 0, 16)));
-  EXPECT_TRUE(at::equal(splits.validation().images, written.images.narrow(0, 16, 4)));
-  EXPECT_TRUE(at::equal(splits.validation().labels, written.labels.narrow(0, 16, 4)));
-  EXPECT_TRUE(at::equal(splits.test().images, TinyImages(10, 32, 10, 3).images));
-  EXPECT_EQ(splits.train().classes, 10);
+  EXPECT_TRUE(at::equal(splits.train().inputs[0], written.images.narrow(0, 0, 16)));
+  EXPECT_TRUE(at::equal(splits.validation().inputs[0], written.images.narrow(0, 16, 4)));
+  EXPECT_TRUE(at::equal(splits.validation().targets[0], written.labels.narrow(0, 16, 4)));
+  EXPECT_TRUE(at::equal(splits.test().inputs[0], TinyImages(10, 32, 10, 3).images));
 }
 
 TEST(DatasetUnit, LimitCutsTrainingImagesOnly) {
@@ -68,9 +67,9 @@ TEST(DatasetUnit, NormalizeIsPixelMinusMeanOverStd) {
   DataConfig config;
   config.mean = {0.5, 0.25, 0};
   config.std = {0.5, 0.25, 2};
-  const ImageSet set{at::full({1, 3, 1, 1}, 51, at::kByte), at::zeros({1}, at::kLong), 10};
+  const ImageSet set{at::full({1, 3, 1, 1}, 51, at::kByte), at::zeros({1}, at::kLong)};
   const Splits splits(config, set, set, set);
-  const Tensor normal = splits.Normalize(set.images).flatten();
+  const Tensor normal = splits.test().Range(0, 1).inputs[0].flatten();
   // 51 / 255 = 0.2: (0.2 - 0.5) / 0.5, (0.2 - 0.25) / 0.25, 0.2 / 2.
   EXPECT_TRUE(at::allclose(normal, at::tensor({-0.6F, -0.2F, 0.1F}), 1.3e-6, 1e-6)) << normal;
 }

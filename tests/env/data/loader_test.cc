@@ -41,19 +41,20 @@ TEST(AugmentProperty, EqualsPadCropAndFlip) {
 
 TEST(LoaderUnit, AnEpochShowsEveryImageOnce) {
   const Splits splits = TinySplits(23, 5, 5, 4, "none");
-  Loader loader(splits, splits.train(), {.batch_size = 5, .drop_last = false, .seed = 7});
+  Loader loader(splits.train(), {.batch_size = 5, .drop_last = false, .seed = 7});
   ASSERT_EQ(loader.batches_per_epoch(), 5);  // 23 = 4 * 5 + 3
-  const Tensor all = splits.Normalize(splits.train().images).flatten(1);
+  const Tensor all = splits.train().Range(0, 23).inputs[0].flatten(1);
   std::set<int64_t> seen;
   for (int64_t batch = 0; batch < 5; ++batch) {
-    const Loader::Batch got = loader.Get(0, batch);
-    EXPECT_EQ(got.images.size(0), batch == 4 ? 3 : 5);
-    EXPECT_TRUE(got.images.is_contiguous(at::MemoryFormat::ChannelsLast));
-    for (int64_t i = 0; i < got.images.size(0); ++i) {
-      const Tensor distance = (all - got.images[i].flatten()).abs().sum(1);  // [N]
+    const Batch got = loader.Get(0, batch);
+    EXPECT_EQ(got.inputs[0].size(0), batch == 4 ? 3 : 5);
+    EXPECT_TRUE(got.inputs[0].is_contiguous(at::MemoryFormat::ChannelsLast));
+    for (int64_t i = 0; i < got.inputs[0].size(0); ++i) {
+      const Tensor distance = (all - got.inputs[0][i].flatten()).abs().sum(1);  // [N]
       const int64_t index = distance.argmin().item<int64_t>();
       EXPECT_EQ(distance[index].item<float>(), 0);
-      EXPECT_EQ(got.labels[i].item<int64_t>(), splits.train().labels[index].item<int64_t>());
+      EXPECT_EQ(got.targets[0][i].item<int64_t>(),
+                splits.train().targets[0][index].item<int64_t>());
       seen.insert(index);
     }
   }
@@ -63,31 +64,31 @@ TEST(LoaderUnit, AnEpochShowsEveryImageOnce) {
 TEST(LoaderProperty, RandomAccessEqualsSequentialAccess) {
   const Splits splits = TinySplits(40, 5, 5);
   const Loader::Options options{.batch_size = 8, .seed = 3};
-  Loader sequential(splits, splits.train(), options);
+  Loader sequential(splits.train(), options);
   for (int64_t epoch = 0; epoch < 4; ++epoch)
     for (int64_t batch = 0; batch < 5; ++batch) {
       SCOPED_TRACE(testing::Message() << "epoch " << epoch << " batch " << batch);
-      const Loader::Batch expected = sequential.Get(epoch, batch);
-      Loader fresh(splits, splits.train(), options);
-      const Loader::Batch got = fresh.Get(epoch, batch);
-      EXPECT_TRUE(at::equal(expected.images, got.images));
-      EXPECT_TRUE(at::equal(expected.labels, got.labels));
+      const Batch expected = sequential.Get(epoch, batch);
+      Loader fresh(splits.train(), options);
+      const Batch got = fresh.Get(epoch, batch);
+      EXPECT_TRUE(at::equal(expected.inputs[0], got.inputs[0]));
+      EXPECT_TRUE(at::equal(expected.targets[0], got.targets[0]));
     }
 }
 
 TEST(LoaderUnit, EpochsAndSeedsDiffer) {
   const Splits splits = TinySplits(40, 5, 5);
-  Loader a(splits, splits.train(), {.batch_size = 8, .seed = 3});
-  Loader b(splits, splits.train(), {.batch_size = 8, .seed = 4});
-  EXPECT_FALSE(at::equal(a.Get(0, 0).images, a.Get(1, 0).images));
-  EXPECT_FALSE(at::equal(a.Get(0, 0).images, b.Get(0, 0).images));
+  Loader a(splits.train(), {.batch_size = 8, .seed = 3});
+  Loader b(splits.train(), {.batch_size = 8, .seed = 4});
+  EXPECT_FALSE(at::equal(a.Get(0, 0).inputs[0], a.Get(1, 0).inputs[0]));
+  EXPECT_FALSE(at::equal(a.Get(0, 0).inputs[0], b.Get(0, 0).inputs[0]));
 }
 
 TEST(LoaderUnit, DropLastNeedsOneFullBatch) {
   const Splits splits = TinySplits(7, 5, 5);
-  EXPECT_THROW(Loader(splits, splits.train(), {.batch_size = 8}), Error);
-  EXPECT_THROW(Loader(splits, splits.train(), {.batch_size = 0}), Error);
-  EXPECT_EQ(Loader(splits, splits.train(), {.batch_size = 3}).batches_per_epoch(), 2);
+  EXPECT_THROW(Loader(splits.train(), {.batch_size = 8}), Error);
+  EXPECT_THROW(Loader(splits.train(), {.batch_size = 0}), Error);
+  EXPECT_EQ(Loader(splits.train(), {.batch_size = 3}).batches_per_epoch(), 2);
 }
 
 }  // namespace

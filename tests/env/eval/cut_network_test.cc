@@ -51,11 +51,11 @@ TEST_P(CutNetworkProperty, TrainsAndThenEvaluatesAlikeOnBothPaths) {
     SCOPED_TRACE(seed);
     Network network = CutResnet(GetParam(), seed);
     const Tensor before = network.store.Get("layer2.1.conv1.weight").clone();
-    const TrainResult result = Train(network, splits, config, seed, {});
+    const TrainResult result = Train(network, splits, {}, config, seed, {});
     EXPECT_TRUE(std::isfinite(result.history.back().train_loss));
     EXPECT_FALSE(at::equal(before, network.store.Get("layer2.1.conv1.weight")));
-    const Accuracy plain = Evaluate(network, splits, splits.test(), {.fast = false});
-    const Accuracy fast = Evaluate(network, splits, splits.test(), {.fast = true});
+    const Score plain = Evaluate(network, splits.test(), {}, {.fast = false});
+    const Score fast = Evaluate(network, splits.test(), {}, {.fast = true});
     EXPECT_EQ(plain.value, fast.value);
     EXPECT_NEAR(plain.loss, fast.loss, 1e-5 * std::max(1.0, plain.loss));
     for (const Op& op : InferenceNetwork(network).network().graph.ops)

@@ -37,9 +37,9 @@ Network AlwaysThree() {
 TEST(EvaluateUnit, AccuracyStandardErrorAndLossByHand) {
   const Splits splits = TinySplits(20, 10, 45);  // labels 0..9 in turn: class 3 is 5 of 45 images
   for (const bool fast : {true, false}) {
-    const Accuracy accuracy =
-        Evaluate(AlwaysThree(), splits, splits.test(), {.batch_size = 20, .fast = fast});
-    EXPECT_EQ(accuracy.images, 45);
+    const Score accuracy =
+        Evaluate(AlwaysThree(), splits.test(), {}, {.batch_size = 20, .fast = fast});
+    EXPECT_EQ(accuracy.samples, 45);
     EXPECT_DOUBLE_EQ(accuracy.value, 5.0 / 45);
     // sqrt(1/9 * 8/9 / 45) = sqrt(8 / 3645) = 0.0468486
     EXPECT_NEAR(accuracy.standard_error, 0.0468486, 1e-7);
@@ -50,20 +50,17 @@ TEST(EvaluateUnit, AccuracyStandardErrorAndLossByHand) {
 
 TEST(EvaluateUnit, LimitTakesTheFirstImages) {
   const Splits splits = TinySplits(20, 10, 45);
-  const Accuracy accuracy =
-      Evaluate(AlwaysThree(), splits, splits.test(), {.batch_size = 3, .limit = 8});
-  EXPECT_EQ(accuracy.images, 8);
+  const Score accuracy = Evaluate(AlwaysThree(), splits.test(), {}, {.batch_size = 3, .limit = 8});
+  EXPECT_EQ(accuracy.samples, 8);
   EXPECT_DOUBLE_EQ(accuracy.value, 1.0 / 8);
 }
 
 TEST(EvaluateUnit, BatchSizeAndFastPathDoNotChangeTheAccuracy) {
   const Splits splits = TinySplits(20, 10, 45);
-  const Accuracy expected =
-      Evaluate(TinyNet(), splits, splits.test(), {.batch_size = 45, .fast = false});
+  const Score expected = Evaluate(TinyNet(), splits.test(), {}, {.batch_size = 45, .fast = false});
   for (const int64_t batch : {1, 7, 45})
     for (const bool fast : {true, false}) {
-      const Accuracy got =
-          Evaluate(TinyNet(), splits, splits.test(), {.batch_size = batch, .fast = fast});
+      const Score got = Evaluate(TinyNet(), splits.test(), {}, {.batch_size = batch, .fast = fast});
       EXPECT_EQ(got.value, expected.value);
       EXPECT_NEAR(got.loss, expected.loss, 1e-5);
     }
@@ -71,23 +68,23 @@ TEST(EvaluateUnit, BatchSizeAndFastPathDoNotChangeTheAccuracy) {
 
 TEST(EvaluateUnit, NoImagesAndNoClassesAreErrors) {
   const Splits splits = TinySplits(20, 10, 45);
-  EXPECT_THROW(Evaluate(TinyNet(), splits, ImageSet{}), Error);
+  EXPECT_THROW(Evaluate(TinyNet(), Dataset{}), Error);
   Builder b("image", 1);
   const auto x = b.Input("x", {2, 3, 8, 8});
   const Network image = b.Finish({b.Conv2d("conv1", x, 3, 4)});
-  EXPECT_THROW(Evaluate(image, splits, splits.test()), Error);
+  EXPECT_THROW(Evaluate(image, splits.test()), Error);
 }
 
 TEST(RecalibrateUnit, StatisticsAreThePlainAverageOverBatches) {
   const Splits splits = TinySplits(40, 10, 10);
   Network network = TinyNet();
   const Network before = network;
-  RecalibrateBatchNorm(network, splits, 5, 10, /*augment=*/true, 9);  // 4 batches an epoch
-  Loader loader(splits, splits.train(), {.batch_size = 10, .augment = true, .seed = 9});
+  Loader loader(splits.train(), {.batch_size = 10, .augment = true, .seed = 9});
+  RecalibrateBatchNorm(network, loader, 5);  // 4 batches an epoch
   Tensor mean = at::zeros({6}), variance = at::zeros({6});
   for (int64_t batch = 0; batch < 5; ++batch) {
-    const Tensor y = at::conv2d(loader.Get(batch / 4, batch % 4).images,
-                                network.store.Get("conv1.weight"), {}, 1, 1);
+    const Tensor y =
+        at::conv2d(loader.Get(batch).inputs[0], network.store.Get("conv1.weight"), {}, 1, 1);
     mean += y.mean(at::IntArrayRef{0, 2, 3}) / 5;
     variance += y.var(at::IntArrayRef{0, 2, 3}, /*unbiased=*/true) / 5;
   }

@@ -57,7 +57,7 @@ TrainResult TrainInPieces(Network& network, const Splits& splits, const TrainCon
     Network attempt = network;
     try {
       RequestInterrupt();  // stops after one batch each time
-      TrainResult result = Train(attempt, splits, config, 5, folder);
+      TrainResult result = Train(attempt, splits, {}, config, 5, folder);
       ClearInterrupt();
       network = attempt;
       return result;
@@ -75,13 +75,13 @@ TEST(TrainerUnit, LearnsColours) {
   TrainConfig config = TinyConfig();
   config.epochs = 8;
   std::vector<int64_t> epochs;
-  const TrainResult result = Train(network, splits, config, 5, {}, [&](const EpochRecord& record) {
-    epochs.push_back(record.epoch);
-  });
+  const TrainResult result =
+      Train(network, splits, {}, config, 5, {},
+            [&](const EpochRecord& record) { epochs.push_back(record.epoch); });
   EXPECT_THAT(epochs, testing::ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
   ASSERT_EQ(result.history.size(), 8U);
   EXPECT_LT(result.history.back().train_loss, 0.6 * result.history.front().train_loss);
-  EXPECT_GT(result.history.back().validation_accuracy, 0.5);  // chance: 0.1
+  EXPECT_GT(result.history.back().validation_metric, 0.5);  // chance: 0.1
   for (const std::string& name : network.store.names()) {
     EXPECT_FALSE(network.store.Get(name).requires_grad()) << name;
     EXPECT_TRUE(network.store.Get(name).is_contiguous()) << name;
@@ -97,7 +97,7 @@ TEST(TrainerProperty, InterruptedAfterEveryBatchEqualsUninterrupted) {
       config.ema_decay = ema;
       const TempFolder folder("resume");
       Network whole = TinyNet(), pieces = TinyNet();
-      const TrainResult expected = Train(whole, splits, config, 5, {});
+      const TrainResult expected = Train(whole, splits, {}, config, 5, {});
       int stops = 0;
       const TrainResult got = TrainInPieces(pieces, splits, config, folder.path(), &stops);
       EXPECT_EQ(stops, 11) << "after each of 3 x 4 batches but the last";
@@ -105,8 +105,8 @@ TEST(TrainerProperty, InterruptedAfterEveryBatchEqualsUninterrupted) {
       ASSERT_EQ(expected.history.size(), got.history.size());
       for (size_t i = 0; i < expected.history.size(); ++i) {
         EXPECT_EQ(expected.history[i].train_loss, got.history[i].train_loss);
-        EXPECT_EQ(expected.history[i].train_accuracy, got.history[i].train_accuracy);
-        EXPECT_EQ(expected.history[i].validation_accuracy, got.history[i].validation_accuracy);
+        EXPECT_EQ(expected.history[i].train_metric, got.history[i].train_metric);
+        EXPECT_EQ(expected.history[i].validation_metric, got.history[i].validation_metric);
         EXPECT_EQ(expected.history[i].lr, got.history[i].lr);
       }
     }
@@ -116,10 +116,10 @@ TEST(TrainerUnit, FinishedTrainingIsTakenFromItsCheckpoint) {
   const Splits splits = TinySplits(40, 20, 10);
   const TempFolder folder("finished");
   Network first = TinyNet(), again = TinyNet();
-  Train(first, splits, TinyConfig(), 5, folder.path());
+  Train(first, splits, {}, TinyConfig(), 5, folder.path());
   int calls = 0;
-  const TrainResult result =
-      Train(again, splits, TinyConfig(), 5, folder.path(), [&](const EpochRecord&) { ++calls; });
+  const TrainResult result = Train(again, splits, {}, TinyConfig(), 5, folder.path(),
+                                   [&](const EpochRecord&) { ++calls; });
   EXPECT_EQ(calls, 0);
   EXPECT_EQ(result.history.size(), 3U);
   ExpectSameWeights(first, again);
@@ -129,13 +129,13 @@ TEST(TrainerUnit, SeedsAndInputsOfAnotherTrainingAreRefusedByName) {
   const Splits splits = TinySplits(40, 20, 10), others = TinySplits(50, 20, 10);
   const TempFolder folder("other");
   Network network = TinyNet();
-  Train(network, splits, TinyConfig(), 5, folder.path());
+  Train(network, splits, {}, TinyConfig(), 5, folder.path());
   TrainConfig longer = TinyConfig();
   longer.epochs = 4;
   const auto refused = [&](Network other, const Splits& data, const TrainConfig& config,
                            uint64_t seed) -> std::string {
     try {
-      Train(other, data, config, seed, folder.path());
+      Train(other, data, {}, config, seed, folder.path());
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kData);
       EXPECT_THAT(error.message(), HasSubstr((folder.path() / "checkpoint.safetensors").string()));
@@ -154,7 +154,7 @@ TEST(TrainerUnit, DamagedCheckpointIsAClearError) {
   const Splits splits = TinySplits(40, 20, 10);
   const TempFolder folder("damaged");
   Network network = TinyNet();
-  Train(network, splits, TinyConfig(), 5, folder.path());
+  Train(network, splits, {}, TinyConfig(), 5, folder.path());
   const auto file = folder.path() / "checkpoint.safetensors";
   const auto size = std::filesystem::file_size(file);
   for (const uintmax_t bytes : {size - 1, size / 2, uintmax_t{100}, uintmax_t{4}, uintmax_t{0}}) {
@@ -162,7 +162,7 @@ TEST(TrainerUnit, DamagedCheckpointIsAClearError) {
     std::filesystem::resize_file(file, bytes);
     Network fresh = TinyNet();
     try {
-      Train(fresh, splits, TinyConfig(), 5, folder.path());
+      Train(fresh, splits, {}, TinyConfig(), 5, folder.path());
       ADD_FAILURE() << "a truncated checkpoint was accepted";
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kData);
@@ -180,7 +180,7 @@ TEST(TrainerUnit, NonFiniteLossNamesEpochAndBatch) {
   bias[3] = std::numeric_limits<float>::quiet_NaN();
   network.store.Set("fc.bias", bias);
   try {
-    Train(network, splits, TinyConfig(), 5, {});
+    Train(network, splits, {}, TinyConfig(), 5, {});
     ADD_FAILURE() << "training with NaN went on";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kTrials);
@@ -194,8 +194,8 @@ TEST(TrainerUnit, Bfloat16TrainsAndMasterWeightsStayFloat32) {
   TrainConfig config = TinyConfig();
   config.epochs = 8;
   config.precision = "bf16";
-  const TrainResult result = Train(network, splits, config, 5, {});
-  EXPECT_GT(result.history.back().validation_accuracy, 0.5);
+  const TrainResult result = Train(network, splits, {}, config, 5, {});
+  EXPECT_GT(result.history.back().validation_metric, 0.5);
   EXPECT_EQ(network.store.Get("conv1.weight").scalar_type(), at::kFloat);
 }
 
@@ -204,9 +204,9 @@ TEST(TrainerUnit, ChannelsLastEqualsContiguousUpToRounding) {
   TrainConfig config = TinyConfig();
   config.epochs = 1;
   Network last = TinyNet(), contiguous = TinyNet();
-  Train(last, splits, config, 5, {});
+  Train(last, splits, {}, config, 5, {});
   config.channels_last = false;
-  Train(contiguous, splits, config, 5, {});
+  Train(contiguous, splits, {}, config, 5, {});
   for (const std::string& name : last.store.names())
     EXPECT_TRUE(at::allclose(last.store.Get(name), contiguous.store.Get(name), 1e-3, 1e-4)) << name;
 }
@@ -222,7 +222,7 @@ TEST(TrainerUnit, LabelSmoothingChangesNothingAtEqualLogits) {
     config.epochs = 1;
     config.lr = 0;
     config.label_smoothing = smoothing;
-    const TrainResult result = Train(network, splits, config, 5, {});
+    const TrainResult result = Train(network, splits, {}, config, 5, {});
     EXPECT_NEAR(result.history[0].train_loss, 2.302585, 1e-5);
   }
 }
@@ -233,7 +233,7 @@ TEST(TrainerUnit, TheProcessWideGeneratorIsLeftAlone) {
   const Tensor expected = at::randn({4});
   at::manual_seed(3);
   Network network = TinyNet();
-  Train(network, splits, TinyConfig(), 5, {});
+  Train(network, splits, {}, TinyConfig(), 5, {});
   EXPECT_TRUE(at::equal(at::randn({4}), expected));
 }
 
@@ -241,7 +241,7 @@ TEST(TrainerUnit, OtherCopiesOfTheNetworkKeepTheirWeights) {
   const Splits splits = TinySplits(40, 20, 10);
   Network network = TinyNet();
   const Network copy = network;
-  Train(network, splits, TinyConfig(), 5, {});
+  Train(network, splits, {}, TinyConfig(), 5, {});
   ExpectSameWeights(copy, TinyNet());
   EXPECT_FALSE(at::equal(copy.store.Get("conv1.weight"), network.store.Get("conv1.weight")));
 }

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "env/base/tensor.h"
+#include "env/data/dataset.h"
+
+namespace espalier {
+
+/// What a network returned for a batch, and what that is compared with.
+struct Outcome {
+  Batch batch;
+  std::vector<Tensor> outputs;  ///< all outputs of the network
+  std::vector<Tensor> uncut{};  ///< those of the uncut network; empty when nothing asks for them
+};
+
+/// Facts of the registry entries of losses and metrics.
+inline constexpr const char* kNeedsTargets = "needs targets";
+inline constexpr const char* kNeedsUncut = "compares with the uncut network";
+inline constexpr const char* kNeedsClasses = "targets are classes";
+
+/// Logits with their classes on axis 1, and the class each position should have, -100 where none
+/// counts.
+struct Classified {
+  Tensor logits;   ///< [B, C, ...], floating
+  Tensor classes;  ///< [B, ...] int64
+};
+
+/// The views of an outcome that losses and metrics take. Classes stand on axis 1, as in PyTorch, or
+/// on the last of three when targets fit there, or without targets ([batch, token, word]).
+/// Errors   kData and kModel saying what `name` needs and what is there.
+Classified AgainstTargets(const Outcome& outcome, const std::string& name);
+/// Logits of all tokens but the last against the tokens after the first: those of the targets, else
+/// of the inputs.
+Classified AgainstNextTokens(const Outcome& outcome, const std::string& name);
+/// Logits of the network and of the uncut one, classes on axis 1.
+struct LogitPair {
+  Tensor logits, uncut;  ///< [B, C, ...] each
+};
+LogitPair AgainstUncut(const Outcome& outcome, const std::string& name);
+/// Outputs beside tensors of the same shapes: targets, or floating outputs of the uncut network.
+struct ValuePair {
+  Tensor value, wanted;  ///< [B, ...] each, of one floating type
+};
+std::vector<ValuePair> ValuesAndTargets(const Outcome& outcome, const std::string& name);
+std::vector<ValuePair> ValuesAndUncut(const Outcome& outcome, const std::string& name);
+
+}  // namespace espalier
