@@ -72,7 +72,10 @@ Pipeline::Pipeline(const RunConfig& config)
   if (splits_->test().count() == 0)
     throw Error(ErrorKind::kConfig, "there are no test samples for the final measurement",
                 "data.test is what is held out for it");
-  task_ = MakeTask(config.task, splits_->train(), source_.network);
+  // The space's copy: its graph is that of every cut, so that values inside both can be compared.
+  task_ = MakeTask(config.task, splits_->train(), space_->network());
+  Objective(config.finetune.loss.empty() ? task_.loss : config.finetune.loss,
+            {.label_smoothing = config.finetune.label_smoothing});
 }
 
 Environment Pipeline::MakeEnvironment() const {
@@ -199,9 +202,18 @@ Network Pipeline::Finetune(const Network& start) {
     return network;
   }
   LogInfo("finetune: ", config_.finetune.epochs, " epochs");
+  Task task = task_;
+  if (!config_.finetune.loss.empty() && Objective(config_.finetune.loss).Has(kNeedsFeatures)) {
+    task.features = SharedFeatures(space_->network(), start);
+    if (task.features.empty())
+      throw Error(ErrorKind::kConfig,
+                  Str("finetune.loss = \"", config_.finetune.loss, "\": no residual addition of '",
+                      start.name, "' kept its width, so there is nothing to compare"),
+                  "space.decouple_residuals = true keeps the trunk's width");
+  }
   network.store = network.store.To(device_);
   const auto result =
-      Train(network, *splits_, task_, config_.finetune, static_cast<uint64_t>(config_.run.seed),
+      Train(network, *splits_, task, config_.finetune, static_cast<uint64_t>(config_.run.seed),
             folder_->path() / "finetune", [&](const EpochRecord& record) {
               metrics_->Add("finetune", record.epoch, "lr", record.lr);
               metrics_->Add("finetune", record.epoch, "train_loss", record.train_loss);

@@ -1,7 +1,5 @@
 #include "experiments/report.h"
 
-#include <cctype>
-#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,9 +9,9 @@
 #include "experiments/command_line.h"
 #include "experiments/report_charts.h"
 #include "experiments/report_curves.h"
+#include "experiments/report_measured.h"
 #include "experiments/report_style.h"
 #include "experiments/run_folder.h"
-#include "experiments/score_json.h"
 #include "experiments/settings.h"
 
 namespace espalier {
@@ -41,20 +39,6 @@ std::string Duration(double seconds) {
   if (seconds < 90) return Fixed(seconds, seconds < 10 ? 1 : 0) + " s";
   if (seconds < 5400) return Fixed(seconds / 60, 1) + " min";
   return Fixed(seconds / 3600, 1) + " h";
-}
-std::string WithError(const ordered_json& row) {
-  const std::string metric = MetricOf(row);
-  const double error = row.at("standard_error");
-  return Str(FigureText(metric, ValueOf(row)), " <small>&plusmn; ",
-             HasFact(metric, kPercent) ? Fixed(100 * error, 2) : FigureText(metric, error),
-             "</small>");
-}
-/// "+1.25 points" in percent, else the difference.
-std::string ChangeText(const ordered_json& before, const ordered_json& after) {
-  const double change = ValueOf(after) - ValueOf(before);
-  const std::string metric = MetricOf(before), sign = change < 0 ? "&minus;" : "+";
-  return sign + (HasFact(metric, kPercent) ? Fixed(100 * std::abs(change), 2) + " points"
-                                           : FigureText(metric, std::abs(change)));
 }
 
 /// Everything the page needs, as far as the run has come.
@@ -131,16 +115,7 @@ class Page {
 
   std::string Facts() const {
     std::string html = "<section class=\"cards\">\n";
-    if (Has("test")) {
-      const auto& test = Stage("test");
-      const auto figure = [&](const char* which) {
-        return FigureText(Metric(), ValueOf(test[which]));
-      };
-      html += Str("<div class=\"card fact\"><h3>", Heading(), "</h3><div class=\"big\">",
-                  figure("final"), "</div><p>before ", figure("base"), " (",
-                  ChangeText(test["base"], test["final"]), "); ", figure("cut"),
-                  " right after the cut</p></div>\n");
-    }
+    if (Has("test")) html += MeasuredCard(Stage("test"));
     if (Has("search")) {
       html += CostCard("macs", "MACs", Str(" (", Html(convention_), " count)"));
       html += CostCard("params", "Parameters", "");
@@ -155,79 +130,18 @@ class Page {
     return html + "</section>\n";
   }
 
-  std::string Metric() const { return MetricOf(Stage("test").at("base")); }
-  std::string Heading() const {
-    std::string title = MetricTitle(Metric());
-    title.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(title.front())));
-    return Html(title);
-  }
-
   std::string Measured() const {
     if (!Has("test")) return "";
     const auto& test = Stage("test");
-    std::vector<BarRow> rows;
-    const auto add = [&](const std::string& label, const ordered_json& row,
-                         const std::string& style) {
-      rows.push_back({label, ValueOf(row), row.at("standard_error"), WithError(row), style});
-    };
-    add("before", test["base"], "base");
-    add("right after the cut", test["cut"], "step");
-    if (test.contains("refined")) add("refined", test["refined"], "step");
-    const bool trained = Has("finetune");
-    if (trained)
-      add("fine-tuned", test["final"], "ours");
-    else
-      rows.back().style = "ours";
-    for (const auto& control : test["controls"]) {
-      const auto name = control["strategy"].get<std::string>();
-      add("control: " + name, control["cut"], "control");
-      if (control.contains("refined"))
-        add("control: " + name + ", refined", control["refined"], "control");
-    }
-    const std::string lead =
-        Str(Heading(), " on ", test["base"].value("samples", test["base"].value("images", 0)),
-            " test samples, with one standard error", MetricNote(), ". ",
-            test["controls"].empty() ? ""
-                                     : "Controls meet the same budget with the same seed and are "
-                                       "not fine-tuned: compare them with &ldquo;right after the "
-                                       "cut&rdquo;.");
-    double full = 1;
-    if (!HasFact(Metric(), kPercent)) {
-      full = 0;
-      for (const BarRow& row : rows) full = std::max(full, row.value + row.error);
-    }
-    return Str("<h2>", Heading(), "</h2><p>", lead, "</p><div class=\"card\">", BarRows(rows, full),
-               "</div>\n", test["controls"].empty() ? "" : ControlTable());
-  }
-
-  /// What the metric is, where that is not plain from its name.
-  std::string MetricNote() const {
-    std::string note;
-    if (HasFact(Metric(), kLowerIsBetter)) note += "; lower is better";
-    if (HasFact(Metric(), kNeedsUncut)) note += "; compared with the network before the cut";
-    return note;
-  }
-
-  std::string ControlTable() const {
-    std::string html =
-        "<details><summary>Controls in numbers</summary><div class=\"scroll card\"><table><tr><th>"
-        "strategy</th><th class=\"n\">" +
-        MetricTitle(Metric()) +
-        " after the cut</th><th class=\"n\">MACs</th>"
-        "<th class=\"n\">parameters</th></tr>";
-    const auto row = [&](const std::string& name, const ordered_json& measured,
-                         const ordered_json& found) {
+    std::vector<StrategyCost> costs;
+    const auto add = [&](const ordered_json& found) {
       const auto& cost = found["cost"][convention_];
-      html += Str("<tr><td>", Html(name), "</td><td class=\"n\">", WithError(measured),
-                  "</td><td class=\"n\">", Millions(cost["macs"][1]), "</td><td class=\"n\">",
-                  Millions(cost["params"][1]), "</td></tr>");
+      costs.push_back({Text(found, "strategy"), cost["macs"][1], cost["params"][1]});
     };
-    row(Text(Stage("search"), "strategy"), Stage("test")["cut"], Stage("search"));
-    for (const auto& control : Stage("test")["controls"]) {
-      const auto name = control["strategy"].get<std::string>();
-      row(name, control["cut"], ReadJson(folder_ / "stages" / ("control-" + name + ".json")));
-    }
-    return html + "</table></div></details>\n";
+    add(Stage("search"));
+    for (const auto& control : test["controls"])
+      add(ReadJson(folder_ / "stages" / ("control-" + Text(control, "strategy") + ".json")));
+    return MeasuredSection(test, Has("finetune"), costs);
   }
 
   std::string Kept() const {

@@ -126,7 +126,7 @@ class AutobotRun {
 
   void Step() {
     const Clock::time_point start = Clock::now();
-    Outcome outcome{loader_.Get(step_).To(env_.device), {}, {}};
+    Outcome outcome{loader_.Get(step_).To(env_.device), {}};
     outcome.uncut = uncut_.Run(outcome.batch.inputs);
     const Tensor lambda = bottleneck_.Lambda();  // §2, [units]
     std::vector<Gate> gates = bottleneck_.Gates(lambda);

@@ -92,7 +92,7 @@ void Tune(const Environment& environment, Network& cut, const RefineConfig& conf
   const auto steps = static_cast<double>(config.tune_batches);
   for (int64_t step = 0; step < config.tune_batches; ++step) {
     ThrowIfStopped(context);
-    Outcome outcome{{.inputs = batches.Next(), .targets = {}}, {}, {}};
+    Outcome outcome{{.inputs = batches.Next(), .targets = {}}, {}};
     outcome.uncut = uncut.Run(outcome.batch.inputs);
     outcome.outputs = executor.Run(binding, outcome.batch.inputs);
     const Tensor loss = objective.Mean(outcome);

@@ -12,6 +12,7 @@
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
+#include "env/eval/task_samples.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -178,7 +179,7 @@ class SearchLoop {
       problem_.high.push_back(std::max(bounds.max_keep, problem_.low.back()));
     }
     scores_ = ScoreUnits(config.criterion, env_, context, name).scores;
-    set_.emplace(splits, splits.validation(), config.samples);
+    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples);
     CandidateOptions options{.batch_size = config.batch_size, .workers = config.workers};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race = {.on = config.race, .first = config.race_first, .error = config.race_error};
@@ -216,7 +217,7 @@ class SearchLoop {
   /// What makes a journal this search's.
   std::string Fingerprint(const std::string& config) const {
     std::string text = Str(config, context_.seed, "/", context_.trial, "/",
-                           env_.network().WeightsHash(), "/", set_->samples());
+                           env_.network().WeightsHash(), "/", set_->samples(), "/", env_.task.metric);
     for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
     for (const Bound& bound : env_.budget.bounds())
       text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);
@@ -424,7 +425,7 @@ class SearchLoop {
   SearchContext& context_;
   SearchProblem problem_;
   std::vector<std::vector<double>> scores_;
-  std::optional<ClassifiedImages> set_;
+  std::optional<TaskSamples> set_;
   std::optional<CandidateEvaluator> evaluator_;
   std::string fingerprint_;
 

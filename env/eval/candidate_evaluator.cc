@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -18,41 +17,6 @@
 #include "env/base/error.h"
 
 namespace espalier {
-
-ClassifiedImages::ClassifiedImages(const Splits& splits, const ImageSet& images, int64_t limit) {
-  const at::NoGradGuard no_grad;
-  if (images.count() == 0) throw Error(ErrorKind::kConfig, "there are no images to compare on");
-  const int64_t* label = images.labels.const_data_ptr<int64_t>();
-  std::vector<int64_t> seen(static_cast<size_t>(std::max<int64_t>(images.classes, 1)), 0);
-  std::vector<std::pair<int64_t, int64_t>> turns;  // how many of its class came before, image
-  for (int64_t i = 0; i < images.count(); ++i)
-    turns.emplace_back(seen[static_cast<size_t>(label[i])]++, i);
-  std::stable_sort(turns.begin(), turns.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  if (limit > 0 && limit < images.count()) turns.resize(static_cast<size_t>(limit));
-  std::vector<int64_t> order;
-  for (const auto& [turn, image] : turns) order.push_back(image);
-  const Tensor index = at::tensor(order, at::kLong);
-  inputs_ = splits.Normalize(images.images.index_select(0, index))
-                .contiguous(at::MemoryFormat::ChannelsLast);
-  labels_ = images.labels.index_select(0, index);
-}
-
-std::vector<Tensor> ClassifiedImages::Inputs(int64_t first, int64_t count) const {
-  return {inputs_.narrow(0, first, count)};
-}
-
-Tensor ClassifiedImages::PerSample(const std::vector<Tensor>& outputs, int64_t first,
-                                   int64_t count) const {
-  const Tensor& logits = outputs.front();
-  if (logits.dim() != 2 || logits.size(0) != count)
-    throw Error(ErrorKind::kModel, Str("the network returns ", logits.sizes(), " for ", count,
-                                       " images, accuracy needs [batch, classes]"));
-  const Tensor right = logits.argmax(1).cpu().eq(labels_.narrow(0, first, count)).to(at::kFloat);
-  // argmax has an answer even where a logit is no number: that candidate must not count as running.
-  const Tensor finite = logits.to(at::kFloat).sum(1).isfinite().cpu();
-  return right.masked_fill(finite.logical_not(), std::numeric_limits<double>::quiet_NaN());
-}
 
 struct CandidateEvaluator::Candidate {
   const Selection* selection = nullptr;

@@ -7,7 +7,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "env/data/dataset.h"
 #include "env/eval/candidate_network.h"
 #include "env/eval/race.h"
 #include "env/space/plan.h"
@@ -24,20 +23,6 @@ class ComparisonSet {
   /// Larger = better, [count] float32 on CPU. Errors: kModel when the outputs do not fit.
   virtual Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
                            int64_t count) const = 0;
-};
-
-/// Right (1) or wrong (0) on labelled images; classes take turns in the order, so that a few
-/// hundred images stand for all.
-class ClassifiedImages final : public ComparisonSet {
- public:
-  /// limit: the first images of the set in that order; 0 = all. Holds the normalised images.
-  ClassifiedImages(const Splits& splits, const ImageSet& images, int64_t limit = 0);
-  int64_t samples() const override { return labels_.size(0); }
-  std::vector<Tensor> Inputs(int64_t first, int64_t count) const override;
-  Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first, int64_t count) const override;
-
- private:
-  Tensor inputs_, labels_;
 };
 
 struct CandidateOptions {

@@ -72,7 +72,7 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
   std::vector<Tensor> statistics;
   for (int64_t first = 0; first < count; first += options.batch_size) {
     const int64_t size = std::min(options.batch_size, count - first);
-    Outcome outcome{samples.Range(first, size, options.fast).To(device), {}, {}};
+    Outcome outcome{samples.Range(first, size, options.fast).To(device), {}};
     const auto& inputs = outcome.batch.inputs;
     outcome.outputs = fast ? fast->Run(inputs) : plain.Run(binding, inputs);
     outcome.uncut = uncut.Run(inputs);

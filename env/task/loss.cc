@@ -106,6 +106,27 @@ class DisturbedMse final : public Loss {
   }
 };
 
+/// Sum over the features of MSE(cut, uncut) / (MSE(uncut, 0) + eps).
+class SquareHead final : public Loss {
+  static constexpr double kEps = 1e-12;  // features that are all zero stay finite
+
+ public:
+  explicit SquareHead(const NoConfig&) {}
+  Tensor Mean(const Outcome& outcome, const LossOptions&) const override {
+    if (outcome.features.empty())
+      throw Error(ErrorKind::kConfig,
+                  "loss 'square_head' compares features inside the network, which only fine-tuning "
+                  "of a cut network records",
+                  "[finetune] loss = \"cross_entropy + square_head\"");
+    Tensor sum;
+    for (const auto& [value, uncut] : outcome.features) {
+      const Tensor loss = at::mse_loss(value, uncut) / (uncut.square().mean() + kEps);
+      sum = sum.defined() ? sum + loss : loss;
+    }
+    return sum;
+  }
+};
+
 class MseOutputs final : public Loss {
  public:
   explicit MseOutputs(const NoConfig&) {}
@@ -147,6 +168,11 @@ const Registration<Loss, DisturbedMse, NoConfig> register_disturbed_mse(
      .summary = "mse_outputs with a little noise on the uncut outputs; for gradient criteria",
      .source = "Chen et al., SlimSAM, arXiv:2312.05284 (disturbed Taylor)",
      .facts = {kNeedsUncut}});
+const Registration<Loss, SquareHead, NoConfig> register_square_head(
+    {.name = "square_head",
+     .summary = "relative distance of features behind residual additions from the uncut network's",
+     .source = "Kurtic et al., SquareHead, arXiv:2310.06927",
+     .facts = {kNeedsUncut, kNeedsFeatures}});
 const Registration<Loss, MseOutputs, NoConfig> register_mse_outputs(
     {.name = "mse_outputs",
      .summary = "mean square of the outputs' distance from the uncut network's",
@@ -191,11 +217,18 @@ Tensor Objective::Mean(const Outcome& outcome) const {
   return sum;
 }
 
+bool Objective::Term::Has(const char* fact) const {
+  const auto& facts = Registry<Loss>::Global().Get("loss", name).info.facts;
+  return std::find(facts.begin(), facts.end(), fact) != facts.end();
+}
+
 bool Objective::Has(const char* fact) const {
-  return std::any_of(terms_.begin(), terms_.end(), [&](const Term& term) {
-    const auto& facts = Registry<Loss>::Global().Get("loss", term.name).info.facts;
-    return std::find(facts.begin(), facts.end(), fact) != facts.end();
-  });
+  return std::any_of(terms_.begin(), terms_.end(), [&](const Term& t) { return t.Has(fact); });
+}
+
+bool Objective::OnlyCompares() const {
+  return std::all_of(terms_.begin(), terms_.end(),
+                     [](const Term& term) { return term.Has(kNeedsUncut); });
 }
 
 }  // namespace espalier

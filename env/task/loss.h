@@ -31,6 +31,7 @@ class Objective {
 
   Tensor Mean(const Outcome& outcome) const;  ///< [], differentiable
   bool Has(const char* fact) const;           ///< one of its losses has it: kNeedsTargets, ...
+  bool OnlyCompares() const;                  ///< all of its losses have kNeedsUncut
   const std::string& text() const { return text_; }
 
  private:
@@ -38,6 +39,7 @@ class Objective {
     double weight = 1;
     std::string name;
     std::unique_ptr<const Loss> loss;
+    bool Has(const char* fact) const;
   };
   std::string text_;
   LossOptions options_;

@@ -223,22 +223,6 @@ const Registration<Metric, OutputError, NoConfig> register_output_error(
      .source = "relative mean squared error",
      .facts = {kNeedsUncut, kLowerIsBetter}});
 
-/// The figure of all samples and what each adds to it to first order, [N].
-struct Linearised {
-  double figure = 0;
-  Tensor influence;  // [N], of mean 0
-};
-
-Linearised Linearise(const Metric& metric, const Tensor& statistics) {
-  const at::AutoGradMode with_grad(true);
-  const Tensor all = statistics.detach().to(at::kCPU, at::kDouble);
-  const Tensor sums = all.sum(0).requires_grad_(true);  // [K]
-  const Tensor figure = metric.Figure(sums);
-  figure.backward();
-  // The figure does not change when all sums are scaled: sums * gradient = 0, the mean influence.
-  return {figure.item<double>(), all.matmul(sums.grad())};
-}
-
 }  // namespace
 
 bool HasFact(const std::string& metric, const char* fact) {
@@ -246,17 +230,32 @@ bool HasFact(const std::string& metric, const char* fact) {
   return std::find(facts.begin(), facts.end(), fact) != facts.end();
 }
 
+Tangent TangentAt(const Metric& metric, const Tensor& mean_statistics) {
+  const at::AutoGradMode with_grad(true);
+  const Tensor mean = mean_statistics.detach().to(at::kCPU, at::kDouble).clone();
+  mean.requires_grad_(true);
+  const Tensor figure = metric.Figure(mean);
+  figure.backward();
+  return {figure.item<double>(), mean.grad()};
+}
+
+Tensor Tangent::Of(const Tensor& statistics) const {
+  // The figure does not change when all means are scaled, so that mean * gradient = 0.
+  return statistics.to(at::kCPU, at::kDouble).matmul(gradient) + figure;
+}
+
 Tensor Contributions(const Metric& metric, const Tensor& statistics) {
-  const Linearised linear = Linearise(metric, statistics);
-  return linear.influence * static_cast<double>(statistics.size(0)) + linear.figure;
+  return TangentAt(metric, statistics.mean(0)).Of(statistics);
 }
 
 Score Summarize(const std::string& name, const Metric& metric, const Tensor& statistics) {
-  const Linearised linear = Linearise(metric, statistics);
+  const Tangent tangent = TangentAt(metric, statistics.mean(0));
+  const auto count = static_cast<double>(statistics.size(0));
+  const Tensor spread = tangent.Of(statistics) - tangent.figure;
   Score score;
   score.metric = name;
-  score.value = linear.figure;
-  score.standard_error = std::sqrt(linear.influence.square().sum().item<double>());
+  score.value = tangent.figure;
+  score.standard_error = std::sqrt(spread.square().sum().item<double>()) / count;
   score.samples = statistics.size(0);
   return score;
 }

@@ -32,9 +32,19 @@ inline constexpr const char* kPercent = "in percent";  ///< in 0..1, shown in pe
 
 bool HasFact(const std::string& metric, const char* fact);
 
+/// A metric near some mean statistics, to first order.
+struct Tangent {
+  double figure = 0;
+  Tensor gradient;  ///< [K] float64, on CPU
+
+  /// What samples with these statistics contribute. [N, K] -> [N] float64
+  Tensor Of(const Tensor& statistics) const;
+};
+Tangent TangentAt(const Metric& metric, const Tensor& mean_statistics);
+
 /// What each sample contributes to the figure: their mean is the figure, their spread over sqrt(N)
-/// its standard error. For accuracy these are 1 and 0; in general the figure plus each sample's
-/// influence on it (first order). Two networks on the same samples are compared by the mean and
+/// its standard error. For accuracy these are 1 and 0; in general the tangent at the mean, of which
+/// each sample has its share. Two networks on the same samples are compared by the mean and
 /// spread of the differences of their contributions. [N, K] -> [N] float64.
 ///
 /// Source   the infinitesimal jackknife: Efron, Stein, Annals of Statistics 9 (1981).

@@ -9,17 +9,24 @@
 
 namespace espalier {
 
+/// A tensor beside one of the same shape that it should be like.
+struct ValuePair {
+  Tensor value, wanted;  ///< [B, ...] each, of one floating type
+};
+
 /// What a network returned for a batch, and what that is compared with.
 struct Outcome {
   Batch batch;
-  std::vector<Tensor> outputs;  ///< all outputs of the network
-  std::vector<Tensor> uncut{};  ///< those of the uncut network; empty when nothing asks for them
+  std::vector<Tensor> outputs;        ///< all outputs of the network
+  std::vector<Tensor> uncut{};        ///< of the uncut network; empty when nothing asks for them
+  std::vector<ValuePair> features{};  ///< inside both networks, where a loss asks for them
 };
 
 /// Facts of the registry entries of losses and metrics.
 inline constexpr const char* kNeedsTargets = "needs targets";
 inline constexpr const char* kNeedsUncut = "compares with the uncut network";
 inline constexpr const char* kNeedsClasses = "targets are classes";
+inline constexpr const char* kNeedsFeatures = "compares features";
 
 /// Logits with their classes on axis 1, and the class each position should have, -100 where none
 /// counts.
@@ -40,10 +47,7 @@ struct LogitPair {
   Tensor logits, uncut;  ///< [B, C, ...] each
 };
 LogitPair AgainstUncut(const Outcome& outcome, const std::string& name);
-/// Outputs beside tensors of the same shapes: targets, or floating outputs of the uncut network.
-struct ValuePair {
-  Tensor value, wanted;  ///< [B, ...] each, of one floating type
-};
+/// Outputs beside targets, or beside floating outputs of the uncut network.
 std::vector<ValuePair> ValuesAndTargets(const Outcome& outcome, const std::string& name);
 std::vector<ValuePair> ValuesAndUncut(const Outcome& outcome, const std::string& name);
 

@@ -20,7 +20,7 @@ Outcome Try(const Dataset& samples, const Network& uncut) {
   const auto& inputs = uncut.graph.inputs;
   const bool fixed = !inputs.empty() && !inputs.front().dynamic_batch;
   const int64_t size = fixed ? inputs.front().sizes.front() : 2;
-  Outcome outcome{samples.Range(0, std::min(size, samples.count())), {}, {}};
+  Outcome outcome{samples.Range(0, std::min(size, samples.count())), {}};
   const Executor executor(uncut.graph);
   outcome.outputs = executor.Run(executor.Bind(uncut.store.To(at::kCPU)), outcome.batch.inputs);
   outcome.uncut = outcome.outputs;
@@ -70,6 +70,11 @@ Objective Task::MakeObjective(double label_smoothing) const {
   return Objective(loss, {.label_smoothing = label_smoothing, .temperature = temperature});
 }
 
+Objective Task::MakeSensitivity() const {
+  Objective objective = MakeObjective();
+  return objective.OnlyCompares() ? Objective(sensitivity) : std::move(objective);
+}
+
 std::unique_ptr<const Metric> Task::MakeMetric() const {
   return Registry<Metric>::Global().Create("metric", metric);
 }
@@ -93,6 +98,7 @@ Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& u
       settled(config.loss, classes ? "cross_entropy" : "mse", classes ? "kl" : "mse_outputs");
   task.metric =
       settled(config.metric, classes ? "accuracy" : "mse", classes ? "agreement" : "output_error");
+  task.sensitivity = LooksLikeClasses(outcome.outputs.front()) ? "pseudo_label" : "disturbed_mse";
   const Objective objective = task.MakeObjective();
   objective.Mean(outcome);
   task.MakeMetric()->Statistics(outcome, task.metric_options);
@@ -100,6 +106,29 @@ Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& u
     CheckClasses(samples, AgainstTargets(outcome, task.metric).logits.size(1));
   task.uncut = std::make_shared<const Network>(uncut);
   return task;
+}
+
+std::vector<ValueId> SharedFeatures(const Network& uncut, const Network& cut) {
+  ESPALIER_CHECK(uncut.graph.ops.size() == cut.graph.ops.size(), "another graph");
+  const auto wide = InferMeta(uncut, 2), narrow = InferMeta(cut, 2);
+  const auto& outputs = uncut.graph.outputs;
+  const auto computed = [&](ValueId value) {
+    return value != kNoValue && uncut.graph.values[static_cast<size_t>(value)].producer >= 0;
+  };
+  std::vector<ValueId> features;
+  for (const Op& op : uncut.graph.ops) {
+    const std::string& name = op.handle.operator_name().name;
+    const bool scatter = name == "aten::index_add";
+    if (!scatter && name != "aten::add" && name != "aten::add_") continue;
+    const ValueId sum = op.outputs.front();
+    if (!computed(op.ValueArg("self")) || !computed(op.ValueArg(scatter ? "source" : "other")) ||
+        std::find(outputs.begin(), outputs.end(), sum) != outputs.end())
+      continue;
+    const ValueMeta& meta = wide[static_cast<size_t>(sum)];
+    if (at::isFloatingType(meta.dtype) && meta.sizes == narrow[static_cast<size_t>(sum)].sizes)
+      features.push_back(sum);
+  }
+  return features;
 }
 
 UncutOutputs::Bound::Bound(const Network& given, at::Device device)
@@ -115,10 +144,11 @@ UncutOutputs::UncutOutputs(const Task& task, bool needed, at::Device device) {
   bound_ = std::make_unique<const Bound>(*task.uncut, device);
 }
 
-std::vector<Tensor> UncutOutputs::Run(const std::vector<Tensor>& inputs) const {
+std::vector<Tensor> UncutOutputs::Run(const std::vector<Tensor>& inputs,
+                                      std::span<const Tap> taps) const {
   if (bound_ == nullptr) return {};
   const at::NoGradGuard no_grad;
-  return bound_->executor.Run(bound_->binding, inputs);
+  return bound_->executor.Run(bound_->binding, inputs, {.taps = taps});
 }
 
 }  // namespace espalier

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ namespace espalier {
 
 /// [task]: empty names are settled by MakeTask.
 struct TaskConfig {
-  std::string loss;        ///< what search and training make small; a sum may be given
-  std::string metric;      ///< what candidates and results are compared by
+  std::string loss{};      ///< what search and training make small; a sum may be given
+  std::string metric{};    ///< what candidates and results are compared by
   double temperature = 1;  ///< of the loss kl
   int64_t top_k = 5;       ///< of the metric top_k
 };
@@ -28,10 +29,15 @@ struct Task {
   std::string metric = "accuracy";
   double temperature = 1;
   MetricOptions metric_options{};
+  std::string sensitivity = "pseudo_label";  ///< or disturbed_mse, for outputs that are no classes
   /// What label-free losses and metrics compare with; null when none is asked for.
   std::shared_ptr<const Network> uncut{};
+  std::vector<ValueId> features{};  ///< of both graphs: what square_head compares, see below
 
   Objective MakeObjective(double label_smoothing = 0) const;
+  /// What gradient criteria take the gradient of, at the uncut network: the loss, or, where that
+  /// only compares with the uncut network and has no gradient there, `sensitivity`.
+  Objective MakeSensitivity() const;
   std::unique_ptr<const Metric> MakeMetric() const;  ///< Errors: kConfig for an unknown name
   bool compares() const;  ///< its loss or its metric compares with the uncut network
 };
@@ -45,6 +51,10 @@ struct Task {
 /// Cost     one forward of two samples.
 Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& uncut);
 
+/// What residual additions make, where the cut left its shape alone: values of both graphs, which
+/// have the same ops. Outputs of the network are left out. Cost: a forward of each.
+std::vector<ValueId> SharedFeatures(const Network& uncut, const Network& cut);
+
 /// The uncut network's outputs for batches, where something compares with them.
 class UncutOutputs {
  public:
@@ -52,7 +62,7 @@ class UncutOutputs {
   /// network.
   UncutOutputs(const Task& task, bool needed, at::Device device);
   /// No gradients. Empty when nothing is needed.
-  std::vector<Tensor> Run(const std::vector<Tensor>& inputs) const;
+  std::vector<Tensor> Run(const std::vector<Tensor>& inputs, std::span<const Tap> taps = {}) const;
 
  private:
   struct Bound {

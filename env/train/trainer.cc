@@ -150,9 +150,17 @@ class Training {
   /// The loss of a batch; figure: null, or where the batch's metric goes.
   Tensor Loss(const Binding& binding, const Batch& batch, bool bfloat16, Tensor* figure) {
     const AutocastScope autocast(bfloat16, device_.type());
-    Outcome outcome{batch.To(device_), {}, {}};
-    outcome.outputs = executor_.Run(binding, outcome.batch.inputs, {.mode = Mode::kTrain});
-    outcome.uncut = uncut_->Run(outcome.batch.inputs);
+    Outcome outcome{batch.To(device_), {}};
+    outcome.features.resize(objective_.Has(kNeedsFeatures) ? task_.features.size() : 0);
+    std::vector<Tap> taps, uncut_taps;
+    for (size_t i = 0; i < outcome.features.size(); ++i) {
+      ValuePair& feature = outcome.features[i];
+      taps.push_back({task_.features[i], [&](const Tensor& t) { feature.value = t; }});
+      uncut_taps.push_back({task_.features[i], [&](const Tensor& t) { feature.wanted = t; }});
+    }
+    const auto& inputs = outcome.batch.inputs;
+    outcome.outputs = executor_.Run(binding, inputs, {.mode = Mode::kTrain, .taps = taps});
+    outcome.uncut = uncut_->Run(inputs, uncut_taps);
     if (figure) *figure = Figure(outcome);
     return objective_.Mean(outcome);
   }
@@ -259,7 +267,7 @@ class Training {
     Tensor sums;  // [K]
     for (int64_t start = 0; start < samples.count(); start += kBatch) {
       const int64_t size = std::min(kBatch, samples.count() - start);
-      Outcome outcome{samples.Range(start, size, config_.channels_last).To(device_), {}, {}};
+      Outcome outcome{samples.Range(start, size, config_.channels_last).To(device_), {}};
       outcome.outputs = executor_.Run(binding, outcome.batch.inputs);
       outcome.uncut = uncut_->Run(outcome.batch.inputs);
       const Tensor sum = metric_->Statistics(outcome, task_.metric_options).sum(0);

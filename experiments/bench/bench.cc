@@ -26,6 +26,7 @@
 #include "env/cost/cost.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/evaluator.h"
+#include "env/eval/task_samples.h"
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
 #include "env/models/models.h"
@@ -206,7 +207,7 @@ json MeasureCandidates(std::istream& in) {
     for (size_t g = 0; g < space.groups().size(); ++g) decision.push_back(rng.Uniform(0.2, 1.0));
     candidates.push_back(SelectTop(space, scores, budget.Project(decision)));
   }
-  const ClassifiedImages set(splits, splits.test(), samples);
+  const TaskSamples set(splits.test(), {}, space.network(), samples);
   CandidateOptions options{.workers = workers};
   options.dtype = precision == "bf16" ? at::kBFloat16 : at::kFloat;
   options.race.on = race == "race";

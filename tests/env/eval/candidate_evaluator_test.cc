@@ -9,6 +9,7 @@
 
 #include "env/base/error.h"
 #include "env/eval/evaluator.h"
+#include "env/eval/task_samples.h"
 #include "env/models/models.h"
 #include "env/space/space.h"
 #include "tests/env/space/random_selection.h"
@@ -78,10 +79,10 @@ class Fixture {
   explicit Fixture(const std::string& model = "resnet20", bool decouple = false)
       : space(SpaceOf(model, decouple)),
         splits(TinySplits(20, 90, 10, 32)),
-        set(splits, splits.validation()) {}
+        set(splits.validation(), {}, space.network()) {}
   const Space space;
   const Splits splits;
-  const ClassifiedImages set;
+  const TaskSamples set;
 };
 
 TEST(CandidateEvaluatorProperty, AgreesWithEvaluatingEveryCutNetwork) {
@@ -93,9 +94,9 @@ TEST(CandidateEvaluatorProperty, AgreesWithEvaluatingEveryCutNetwork) {
                                {.batch_size = 32, .workers = 2, .race = {.on = false}});
   const auto scores = evaluator.Evaluate(candidates);
   for (size_t c = 0; c < candidates.size(); ++c) {
-    const Accuracy expected =
+    const Score expected =
         Evaluate(Cut(fixture.space.network(), MakePlan(fixture.space, candidates[c])),
-                 fixture.splits, fixture.splits.validation(), {.fast = false});
+                 fixture.splits.validation(), {}, {.fast = false});
     EXPECT_FALSE(scores[c].failed) << scores[c].cause;
     EXPECT_EQ(scores[c].samples, 90);
     EXPECT_DOUBLE_EQ(scores[c].value, expected.value);
@@ -227,9 +228,30 @@ TEST(CandidateEvaluatorUnit, HalvesTheBatchWhenMemoryIsShort) {
   EXPECT_THROW(CandidateEvaluator(fixture.space, set, {.workers = 1}).Evaluate(candidates), Error);
 }
 
+TEST(CandidateEvaluatorProperty, AnyMetricAgreesWithEvaluatingTheCutNetwork) {
+  const Fixture fixture;
+  const Selection candidate = RandomHalf(fixture.space, 3);
+  const Network cut = Cut(fixture.space.network(), MakePlan(fixture.space, candidate));
+  Task task;
+  task.uncut = std::make_shared<const Network>(fixture.space.network());
+  for (const std::string metric : {"agreement", "output_error", "kl", "cross_entropy"}) {
+    SCOPED_TRACE(metric);
+    task.metric = metric;
+    const TaskSamples set(fixture.splits.validation(), task, fixture.space.network());
+    CandidateEvaluator evaluator(fixture.space, set, {.workers = 2, .race = {.on = false}});
+    const CandidateScore found = evaluator.Evaluate(candidate);
+    const Score expected = Evaluate(cut, fixture.splits.validation(), task, {.fast = false});
+    const double sign = HasFact(metric, kLowerIsBetter) ? -1 : 1;
+    EXPECT_FALSE(found.failed) << found.cause;
+    EXPECT_NEAR(sign * found.value, expected.value, 1e-4 * std::abs(expected.value));
+    // Its tangent touches at the uncut network, that of the score at the cut one.
+    EXPECT_NEAR(found.standard_error / expected.standard_error, 1, 0.5);
+  }
+}
+
 TEST(CandidateEvaluatorUnit, ClassesTakeTurnsInTheOrder) {
   const Fixture fixture;
-  const ClassifiedImages some(fixture.splits, fixture.splits.validation(), 10);
+  const TaskSamples some(fixture.splits.validation(), {}, fixture.space.network(), 10);
   EXPECT_EQ(some.samples(), 10);
   std::set<int64_t> classes;
   for (int64_t label = 0; label < 10; ++label) {

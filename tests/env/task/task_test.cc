@@ -39,20 +39,46 @@ TEST(TaskUnit, DefaultsFollowFromTargetsAndOutputs) {
   EXPECT_EQ(names(MakeTask({}, Samples({at::randn({3, 2})}), Linear(2))), "mse mse");
   EXPECT_EQ(names(MakeTask({}, Samples({}), Linear(3))), "kl agreement");
   EXPECT_EQ(names(MakeTask({}, Samples({}), Linear(1))), "mse_outputs output_error");
-  EXPECT_EQ(names(MakeTask({.loss = "kl", .metric = ""}, Samples({classes}), Linear(3))),
-            "kl accuracy");
+  EXPECT_EQ(names(MakeTask({.loss = "kl"}, Samples({classes}), Linear(3))), "kl accuracy");
 }
 
 TEST(TaskUnit, WhatDoesNotFitIsSaidBeforeAnythingStarts) {
-  EXPECT_THAT(Problem({.loss = "", .metric = "accuracy"}, Samples({}), Linear(3)),
+  EXPECT_THAT(Problem({.metric = "accuracy"}, Samples({}), Linear(3)),
               testing::AllOf(HasSubstr("'accuracy' needs targets"), HasSubstr("\"agreement\"")));
-  EXPECT_THAT(Problem({.loss = "cross_entropi", .metric = ""}, Samples({}), Linear(3)),
+  EXPECT_THAT(Problem({.loss = "cross_entropi"}, Samples({}), Linear(3)),
               HasSubstr("did you mean 'cross_entropy'"));
-  EXPECT_THAT(Problem({.loss = "", .metric = "acuracy"}, Samples({}), Linear(3)),
+  EXPECT_THAT(Problem({.metric = "acuracy"}, Samples({}), Linear(3)),
               HasSubstr("did you mean 'accuracy'"));
   EXPECT_THAT(Problem({}, Samples({at::tensor({0, 1, 7}, at::kLong)}), Linear(3)),
               HasSubstr("target 7 of sample 2: the network tells 3 classes apart"));
   EXPECT_THAT(Problem({}, Samples({at::randn({3, 5})}), Linear(2)), HasSubstr("target 0"));
+}
+
+TEST(TaskUnit, GradientCriteriaGetALossThatHasAGradientAtTheUncutNetwork) {
+  const auto text = [](const Task& task) { return task.MakeSensitivity().text(); };
+  const Tensor classes = at::tensor({0, 1, 2}, at::kLong);
+  EXPECT_EQ(text(MakeTask({}, Samples({classes}), Linear(3))), "cross_entropy");
+  EXPECT_EQ(text(MakeTask({.loss = "kl"}, Samples({classes}), Linear(3))), "pseudo_label");
+  EXPECT_EQ(text(MakeTask({.loss = "cross_entropy + kl"}, Samples({classes}), Linear(3))),
+            "cross_entropy + kl");
+  EXPECT_EQ(text(MakeTask({}, Samples({}), Linear(3))), "pseudo_label");
+  EXPECT_EQ(text(MakeTask({}, Samples({}), Linear(1))), "disturbed_mse");
+}
+
+TEST(TaskUnit, SharedFeaturesAreSumsOfEqualShapeInside) {
+  const auto network = [](int64_t width) {
+    Builder b("residual", 1);
+    const auto x = b.Input("x", {2, 4});
+    const auto y = b.Linear("a", x, 4, 4);
+    const auto sum = b.Add(y, b.Linear("b", y, 4, 4));  // keeps its shape
+    const auto narrow = b.Linear("c", sum, 4, width);
+    const auto other = b.Add(narrow, b.Relu(narrow));  // does not
+    return b.Finish({b.Add(other, b.Relu(other))});    // is the output
+  };
+  const Network uncut = network(3), cut = network(2);
+  const std::vector<ValueId> features = SharedFeatures(uncut, cut);
+  ASSERT_EQ(features.size(), 1U);
+  EXPECT_EQ(uncut.graph.values[static_cast<size_t>(features[0])].producer, 2);
 }
 
 TEST(TaskUnit, UncutOutputsRunOnlyWhenNeeded) {

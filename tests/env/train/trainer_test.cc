@@ -227,6 +227,31 @@ TEST(TrainerUnit, LabelSmoothingChangesNothingAtEqualLogits) {
   }
 }
 
+TEST(TrainerUnit, DistilsOutputsAndFeaturesOfTheUncutNetworkWithoutLabels) {
+  Splits labelled = TinySplits(200, 50, 10);
+  const auto without = [](Dataset samples) {
+    samples.targets.clear();
+    return samples;
+  };
+  const Splits splits(labelled.config(), without(labelled.train()), without(labelled.validation()),
+                      without(labelled.test()));
+  const Network uncut = TinyNet(2);
+  Task task{.loss = "kl", .metric = "agreement", .uncut = std::make_shared<const Network>(uncut)};
+  task.features = SharedFeatures(uncut, TinyNet());
+  ASSERT_EQ(task.features.size(), 1U);
+  TrainConfig config = TinyConfig("adamw");
+  config.epochs = 6;
+  for (const char* loss : {"", "square_head", "kl + 0.5 square_head"}) {
+    SCOPED_TRACE(loss);
+    config.loss = loss;
+    Network network = TinyNet();
+    const TrainResult result = Train(network, splits, task, config, 5, {});
+    EXPECT_LT(result.history.back().train_loss, 0.8 * result.history.front().train_loss);
+  }
+  Network network = TinyNet();
+  EXPECT_THROW(Train(network, splits, {}, config, 5, {}), Error) << "no uncut network";
+}
+
 TEST(TrainerUnit, TheProcessWideGeneratorIsLeftAlone) {
   const Splits splits = TinySplits(40, 20, 10);
   at::manual_seed(3);

@@ -1,0 +1,115 @@
+#include "env/eval/task_samples.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "env/base/error.h"
+
+namespace espalier {
+namespace {
+
+constexpr int64_t kBatch = 250;
+constexpr size_t kMostBytes = size_t{1} << 30;
+
+std::vector<Tensor> Part(const std::vector<Tensor>& tensors, int64_t first, int64_t count) {
+  std::vector<Tensor> part;
+  for (const Tensor& tensor : tensors) part.push_back(tensor.narrow(0, first, count));
+  return part;
+}
+
+/// [N] indices: classes in turns, or one fixed shuffle.
+Tensor FairOrder(const Dataset& data) {
+  const bool classes = data.labelled() && data.targets.front().dim() == 1 &&
+                       data.targets.front().scalar_type() == at::kLong;
+  if (!classes)
+    return at::tensor(Rng(0, 0, "comparison order").Permutation(data.count()), at::kLong);
+  const Tensor labels = data.targets.front().cpu().contiguous();
+  const auto* label = labels.const_data_ptr<int64_t>();
+  std::map<int64_t, int64_t> seen;
+  std::vector<std::pair<int64_t, int64_t>> turns;  // how many of its class came before, sample
+  for (int64_t i = 0; i < data.count(); ++i) turns.emplace_back(seen[label[i]]++, i);
+  std::stable_sort(turns.begin(), turns.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<int64_t> order;
+  for (const auto& [turn, sample] : turns) order.push_back(sample);
+  return at::tensor(order, at::kLong);
+}
+
+}  // namespace
+
+TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit)
+    : task_(task),
+      metric_(task.MakeMetric()),
+      lower_is_better_(HasFact(task.metric, kLowerIsBetter)),
+      uncut_(task, HasFact(task.metric, kNeedsUncut), at::kCPU) {
+  const at::NoGradGuard no_grad;
+  if (data.count() == 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
+  Tensor order = FairOrder(data);
+  if (limit > 0) order = order.narrow(0, 0, std::min(limit, data.count()));
+  samples_ = data.Select(order, /*channels_last=*/true).To(at::kCPU);
+  FindTangent(uncut);
+}
+
+void TaskSamples::FindTangent(const Network& uncut) {
+  const Executor executor(uncut.graph);
+  const Binding binding = executor.Bind(uncut.store.To(at::kCPU));
+  std::vector<Tensor> statistics;
+  std::vector<std::vector<Tensor>> outputs;  // [batch][output]
+  size_t bytes = 0;
+  const bool compares = HasFact(task_.metric, kNeedsUncut);
+  const int64_t seen = compares ? samples() : std::min(kBatch, samples());
+  for (int64_t first = 0; first < seen; first += kBatch) {
+    const int64_t count = std::min(kBatch, seen - first);
+    Outcome outcome{{Part(samples_.inputs, first, count), Part(samples_.targets, first, count)},
+                    {}};
+    outcome.outputs = executor.Run(binding, outcome.batch.inputs);
+    if (compares) {
+      outcome.uncut = uncut_.Run(outcome.batch.inputs);
+      for (const Tensor& output : outcome.uncut) bytes += output.nbytes();
+      if (bytes > kMostBytes)
+        outputs.clear();
+      else
+        outputs.push_back(outcome.uncut);
+    }
+    statistics.push_back(metric_->Statistics(outcome, task_.metric_options));
+  }
+  tangent_ = TangentAt(*metric_, at::cat(statistics).mean(0));
+  if (outputs.empty() || bytes > kMostBytes) return;
+  for (size_t i = 0; i < outputs.front().size(); ++i) {
+    std::vector<Tensor> parts;
+    for (const auto& batch : outputs) parts.push_back(batch[i]);
+    uncut_outputs_.push_back(at::cat(parts));
+  }
+}
+
+std::vector<Tensor> TaskSamples::Inputs(int64_t first, int64_t count) const {
+  return Part(samples_.inputs, first, count);
+}
+
+Outcome TaskSamples::OutcomeOf(std::vector<Tensor> outputs, int64_t first, int64_t count) const {
+  Outcome outcome{{Inputs(first, count), Part(samples_.targets, first, count)}, {}};
+  for (const Tensor& output : outputs) outcome.outputs.push_back(output.cpu());
+  outcome.uncut = uncut_outputs_.empty() ? uncut_.Run(outcome.batch.inputs)
+                                         : Part(uncut_outputs_, first, count);
+  return outcome;
+}
+
+Tensor TaskSamples::PerSample(const std::vector<Tensor>& outputs, int64_t first,
+                              int64_t count) const {
+  const Outcome outcome = OutcomeOf(outputs, first, count);
+  const Tensor statistics = metric_->Statistics(outcome, task_.metric_options);
+  const Tensor figures = tangent_.Of(statistics);
+  Tensor values = (lower_is_better_ ? figures.neg() : figures).to(at::kFloat);
+  // argmax has an answer even where a logit is no number: that candidate must not count as running.
+  for (const Tensor& output : outcome.outputs) {
+    if (!output.is_floating_point()) continue;
+    const Tensor finite = output.to(at::kFloat).reshape({count, -1}).sum(1).isfinite();
+    values = values.masked_fill(finite.logical_not(), std::numeric_limits<double>::quiet_NaN());
+  }
+  return values;
+}
+
+}  // namespace espalier
