@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "search/task_loss.h"
+
 namespace espalier {
 
 void AddCalibrationFields(Schema& schema, CalibrationConfig& config) {
@@ -16,10 +18,10 @@ void AddCalibrationFields(Schema& schema, CalibrationConfig& config) {
 
 Calibration CalibrationFrom(const Environment& environment, const SearchContext& context,
                             const std::string& who, const CalibrationConfig& config) {
-  const Splits& splits = environment.Data(who);
+  const Dataset& train = environment.Data(who).train();
   const auto loader = std::make_shared<Loader>(
-      splits, splits.train(),
-      Loader::Options{.batch_size = std::min(config.batch_size, splits.train().count()),
+      train,
+      Loader::Options{.batch_size = std::min(config.batch_size, train.count()),
                       .augment = config.augment,
                       .seed = StreamSeed(context.seed, context.trial, who + "/calibration")});
   Calibration calibration;
@@ -27,10 +29,11 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
   calibration.max_samples = config.samples;
   calibration.device = environment.device;
   calibration.get = [loader](int64_t batch) {
-    const int64_t epoch_length = loader->batches_per_epoch();
-    const Loader::Batch found = loader->Get(batch / epoch_length, batch % epoch_length);
-    return CalibrationBatch{.inputs = {found.images}, .labels = found.labels};
+    const Batch found = loader->Get(batch);
+    return CalibrationBatch{.inputs = found.inputs,
+                            .labels = found.targets.empty() ? Tensor() : found.targets.front()};
   };
+  calibration.loss = TaskLoss(environment);
   calibration.stop = [&context] { return context.StopRequested(); };
   calibration.progress = [&context, who](int64_t done, int64_t total) {
     context.Advance(done, total, who + ": statistics");

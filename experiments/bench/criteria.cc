@@ -19,7 +19,7 @@
 #include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
-#include "env/data/dataset.h"
+#include "env/data/splits.h"
 #include "env/graph/executor.h"
 #include "env/models/models.h"
 #include "env/space/space.h"
@@ -68,11 +68,11 @@ Setup MakeSetup(const std::string& model, int64_t batches, int64_t batch_size,
   DataConfig data;
   data.root = root;
   const Splits splits = Splits::Load(data);
-  Loader loader(splits, splits.train(), {.batch_size = batch_size, .augment = false, .seed = 1});
+  Loader loader(splits.train(), {.batch_size = batch_size, .augment = false, .seed = 1});
   std::vector<CalibrationBatch> taken;
   for (int64_t batch = 0; batch < batches; ++batch) {
-    const Loader::Batch found = loader.Get(0, batch);
-    taken.push_back({.inputs = {found.images}, .labels = found.labels});
+    const Batch found = loader.Get(0, batch);
+    taken.push_back({.inputs = found.inputs, .labels = found.targets.front()});
   }
   return {BuildSpace(LoadModel(model)), CalibrationOf(std::move(taken))};
 }

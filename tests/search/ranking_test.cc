@@ -49,6 +49,29 @@ TEST(RankingUnit, ScopesAndCriteriaChooseDifferently) {
   EXPECT_NE(kept("taylor", "global_per_cost"), kept("l1_norm", "global_per_cost"));
 }
 
+TEST(RankingUnit, GradientCriteriaNeedNoLabels) {
+  const TinyEnvironment tiny;
+  Environment environment = tiny.Get();
+  const auto without = [](Dataset samples) {
+    samples.targets.clear();
+    return samples;
+  };
+  const Splits splits(environment.splits->config(), without(environment.splits->train()),
+                      without(environment.splits->validation()),
+                      without(environment.splits->test()));
+  environment.splits = &splits;
+  environment.task = MakeTask({}, splits.train(), tiny.network());
+  ASSERT_EQ(environment.task.loss, "kl");
+  SearchContext context;
+  const SearchResult result =
+      RankingSearch({.criterion = "taylor", .calibration = {.batches = 2, .batch_size = 32}})
+          .Run(environment, context);
+  double largest = 0;
+  for (const auto& group : result.scores)
+    for (const double score : group) largest = std::max(largest, std::abs(score));
+  EXPECT_GT(largest, 1e-9) << "the divergence itself has no gradient at the uncut network";
+}
+
 TEST(RankingUnit, CompensationBringsTheCutNearerToTheUncutNetwork) {
   const TinyEnvironment tiny;
   const RankingConfig config{.criterion = "activation",
@@ -60,7 +83,8 @@ TEST(RankingUnit, CompensationBringsTheCutNearerToTheUncutNetwork) {
   EXPECT_FALSE(plain.weights.has_value());
   ASSERT_TRUE(compensated.weights.has_value());
   const at::NoGradGuard no_grad;
-  const Tensor images = tiny.Get().splits->Normalize(tiny.Get().splits->train().images);
+  const Dataset& train = tiny.Get().splits->train();
+  const Tensor images = train.Range(0, train.count()).inputs[0];
   const Tensor wanted = Forward(tiny.network(), images);
   const auto error = [&](const ParameterStore& store) {
     Network network = tiny.network();
