@@ -2,14 +2,17 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <map>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/graph/io.h"
 #include "env/graph/sample_inputs.h"
+#include "env/space/masked_reference.h"
 #include "experiments/delivery.h"
 #include "experiments/run_folder.h"
+#include "experiments/score_json.h"
 
 namespace espalier {
 namespace {
@@ -59,6 +62,25 @@ double ForwardDifference(const Network& a, const Network& b) {
   return worst;
 }
 
+/// The task's figure of a network whose reads are gated, op by op as it stands.
+Score GatedScore(const Network& network, const std::vector<Gate>& gates, const Dataset& samples,
+                 const Task& task) {
+  const at::NoGradGuard no_grad;
+  const auto metric = task.MakeMetric();
+  const UncutOutputs uncut(task, task.compares(), at::kCPU);
+  const Executor executor(network.graph);
+  const Binding binding = executor.Bind(network.store);
+  std::vector<Tensor> statistics;
+  constexpr int64_t kBatch = 250;
+  for (int64_t first = 0; first < samples.count(); first += kBatch) {
+    Outcome outcome{samples.Range(first, std::min(kBatch, samples.count() - first)), {}, {}};
+    outcome.outputs = executor.Run(binding, outcome.batch.inputs, {.gates = gates});
+    outcome.uncut = uncut.Run(outcome.batch.inputs);
+    statistics.push_back(metric->Statistics(outcome, task.metric_options));
+  }
+  return Summarize(task.metric, *metric, at::cat(statistics));
+}
+
 ModelSource LoadSource(CutSource& source, const std::string& model) {
   if (!model.empty()) {
     const ModelConfig other = ParseModelWord(model);
@@ -75,8 +97,9 @@ ModelSource LoadSource(CutSource& source, const std::string& model) {
 
 class Verifier {
  public:
-  Verifier(const fs::path& folder, const std::string& model)
+  Verifier(const fs::path& folder, const std::string& model, const std::optional<DataConfig>& data)
       : folder_(folder),
+        data_(data),
         saved_(ReadCertificate(folder / "certificate.json")),
         base_(LoadSource(saved_.source, model)) {}
 
@@ -91,6 +114,7 @@ class Verifier {
           Str(plan.kept.size(), " parameters, ", plan.edits.size(), " literal edits"));
     const Network cut = Cut(space.network(), plan);
     CheckProof(space, selection, plan, cut);
+    if (data_) CheckFigures(space, selection, cut);
     CheckNetworks(cut);
     return std::move(report_);
   }
@@ -134,6 +158,23 @@ class Verifier {
           Str("cut ", now.pruned_sha256.substr(0, 12)));
   }
 
+  void CheckFigures(const Space& space, const Selection& selection, const Network& cut) {
+    DataConfig config = *data_;
+    SettleNormalisation(base_, config);
+    const Splits splits = Splits::Load(config, &base_.network);
+    const Task task = MakeTask({}, splits.test(), base_.network);
+    const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+    const Tensor factors = at::tensor(std::vector<float>(mask.begin(), mask.end())).to(at::kFloat);
+    const Score masked =
+        GatedScore(MaskedReference(space, mask), ReadGates(space, factors), splits.test(), task);
+    const Score pruned = GatedScore(cut, {}, splits.test(), task);
+    constexpr double kHundredthOfAPoint = 1e-4;
+    Check(Str(task.metric, " of masked and cut network"),
+          std::abs(masked.value - pruned.value) <= kHundredthOfAPoint,
+          Str(FigureText(task.metric, masked.value), " and ", FigureText(task.metric, pruned.value),
+              " on ", pruned.samples, " test samples"));
+  }
+
   void CheckNetworks(const Network& cut) {
     const Network archive = ReadPt2(folder_ / "model.pt2");
     const std::string shape = DifferingShape(cut.store, archive.store);
@@ -155,6 +196,7 @@ class Verifier {
   }
 
   const fs::path folder_;
+  const std::optional<DataConfig> data_;
   SavedCertificate saved_;
   const ModelSource base_;
   VerifyReport report_;
@@ -162,8 +204,9 @@ class Verifier {
 
 }  // namespace
 
-VerifyReport VerifyDelivery(const fs::path& folder, const std::string& model) {
-  return Verifier(folder, model).Run();
+VerifyReport VerifyDelivery(const fs::path& folder, const std::string& model,
+                            const std::optional<DataConfig>& data) {
+  return Verifier(folder, model, data).Run();
 }
 
 }  // namespace espalier

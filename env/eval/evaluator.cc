@@ -50,7 +50,7 @@ std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) con
 }
 
 Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
-               const EvalOptions& options) {
+               const EvalOptions& options, Tensor* statistics_out) {
   ESPALIER_CHECK(options.batch_size > 0 && options.limit >= 0, "batch size ", options.batch_size,
                  ", limit ", options.limit);
   const int64_t count =
@@ -82,7 +82,9 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
     statistics.push_back(metric->Statistics(outcome, task.metric_options));
     loss += objective.Mean(outcome) * size;
   }
-  Score score = Summarize(task.metric, *metric, at::cat(statistics));
+  const Tensor all = at::cat(statistics);  // [N, K]
+  if (statistics_out != nullptr) *statistics_out = all;
+  Score score = Summarize(task.metric, *metric, all);
   score.loss = loss.item<double>() / static_cast<double>(count);
   score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return score;

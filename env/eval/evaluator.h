@@ -21,9 +21,11 @@ struct EvalOptions {
 
 /// A network's figure and mean loss on samples, no augmentation.
 ///
+/// statistics: where to put what each sample adds (Metric::Statistics, [N, K]); null = nowhere.
+///
 /// Errors   kModel, kData when the outputs do not fit the task; kConfig without samples.
 Score Evaluate(const Network& network, const Dataset& samples, const Task& task = {},
-               const EvalOptions& options = {});
+               const EvalOptions& options = {}, Tensor* statistics = nullptr);
 
 /// A compiled copy of a network for inference: batch-norm folded into the layer before it,
 /// channels_last, activations and residual adds fused into oneDNN's convolution. The Network is

@@ -40,15 +40,16 @@ Tensor FairOrder(const Dataset& data) {
 
 }  // namespace
 
-TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit)
+TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit,
+                         int64_t skip)
     : task_(task),
       metric_(task.MakeMetric()),
       lower_is_better_(HasFact(task.metric, kLowerIsBetter)),
       uncut_(task, HasFact(task.metric, kNeedsUncut), at::kCPU) {
   const at::NoGradGuard no_grad;
-  if (data.count() == 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
-  Tensor order = FairOrder(data);
-  if (limit > 0) order = order.narrow(0, 0, std::min(limit, data.count()));
+  const int64_t left = data.count() - skip;
+  if (left <= 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
+  const Tensor order = FairOrder(data).narrow(0, skip, limit > 0 ? std::min(limit, left) : left);
   samples_ = data.Select(order, /*channels_last=*/true).To(at::kCPU);
   FindTangent(uncut);
 }

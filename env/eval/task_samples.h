@@ -22,9 +22,10 @@ namespace espalier {
 /// Cost     making one: a forward of the uncut network over these samples.
 class TaskSamples final : public ComparisonSet {
  public:
-  /// limit: the first samples in that order; 0 = all. uncut: the network that candidates are cut
-  /// from.
-  TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit = 0);
+  /// limit: so many samples in that order, 0 = all; skip: after leaving out so many. uncut: the
+  /// network that candidates are cut from.
+  TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit = 0,
+              int64_t skip = 0);
   int64_t samples() const override { return samples_.size(); }
   std::vector<Tensor> Inputs(int64_t first, int64_t count) const override;
   Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first, int64_t count) const override;

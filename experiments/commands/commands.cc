@@ -3,8 +3,9 @@
 namespace espalier {
 
 std::vector<const Command*> AllCommands() {
-  return {&kRunCommand,   &kTrainCommand,  &kEvalCommand,   &kInspectCommand, &kPruneCommand,
-          &kApplyCommand, &kVerifyCommand, &kReportCommand, &kListCommand,    &kDoctorCommand};
+  return {&kRunCommand,    &kTrainCommand, &kEvalCommand,   &kInspectCommand,
+          &kPruneCommand,  &kApplyCommand, &kVerifyCommand, &kLeagueCommand,
+          &kReportCommand, &kListCommand,  &kDoctorCommand};
 }
 
 }  // namespace espalier

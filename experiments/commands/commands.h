@@ -7,7 +7,7 @@
 namespace espalier {
 
 extern const Command kRunCommand, kTrainCommand, kEvalCommand, kInspectCommand, kPruneCommand,
-    kApplyCommand, kVerifyCommand, kReportCommand, kListCommand, kDoctorCommand;
+    kApplyCommand, kVerifyCommand, kReportCommand, kLeagueCommand, kListCommand, kDoctorCommand;
 
 /// In the order the help shows them.
 std::vector<const Command*> AllCommands();

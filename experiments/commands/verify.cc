@@ -1,8 +1,10 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "env/base/error.h"
 #include "experiments/commands/commands.h"
+#include "experiments/data_options.h"
 #include "experiments/verify_delivery.h"
 
 namespace espalier {
@@ -21,7 +23,9 @@ fs::path DeliveryFolder(const fs::path& folder) {
 
 int RunVerify(const Arguments& arguments) {
   const fs::path folder = DeliveryFolder(arguments.positional()[0]);
-  const VerifyReport report = VerifyDelivery(folder, arguments.Text("model"));
+  std::optional<DataConfig> data;
+  if (arguments.Has("data")) data = ReadDataOptions(arguments);
+  const VerifyReport report = VerifyDelivery(folder, arguments.Text("model"), data);
   if (arguments.json()) {
     PrintJson({{"folder", folder.string()},
                {"passed", report.passed},
@@ -45,6 +49,7 @@ int RunVerify(const Arguments& arguments) {
 
 void AddOptions(OptionList& add) {
   add.Text("model", "MODEL", "", "the source network, when it is not where it was");
+  AddDataOptions(add);
 }
 
 }  // namespace
@@ -55,8 +60,11 @@ const Command kVerifyCommand = {
     .summary = "re-check a certificate",
     .detail =
         "Makes the plan, the cut and the certificate again from the source weights and compares\n"
-        "hashes, shapes, outputs and cost of what lies in DIR.",
-    .examples = {"espalier verify runs/quickstart", "espalier verify /tmp/pruned --json"},
+        "hashes, shapes, outputs and cost of what lies in DIR. With --data the masked source "
+        "network\n"
+        "and the cut one are also measured on the test samples: the figures have to agree.",
+    .examples = {"espalier verify runs/quickstart", "espalier verify /tmp/pruned --json",
+                 "espalier verify runs/quickstart --data cifar10"},
     .least_positional = 1,
     .most_positional = 1,
     .add_options = AddOptions,

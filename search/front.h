@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "search/strategy.h"
+
+namespace espalier {
+
+struct FrontConfig {
+  /// Fractions of the uncut network's first bounded cost for which plans are made, beside the run's
+  /// own budget.
+  std::vector<double> budgets = {0.75, 0.6, 0.45, 0.33, 0.25};
+  std::string method = "legr";  ///< legr: learned affine maps; criterion: the scores as they are
+  std::string criterion = "l2_norm(p=2)";  ///< ranks units inside a group; LeGR: squared L2 norm
+  bool per_cost = true;            ///< divide by what removing a unit saves, before the maps
+  int64_t evaluations = 600;       ///< candidates; an order evaluated at k budgets counts k
+  int64_t samples = 1000;          ///< validation samples of the search
+  std::string precision = "fp32";  ///< of candidate evaluation: fp32, bf16
+  int64_t population = 24;         ///< the paper: 64
+  int64_t tournament = 6;          ///< the paper: 16 of 64
+  double mutate = 0.1;             ///< share of the groups a mutation changes, as in the paper
+  double sigma = 1.0;              ///< of the logarithm of a changed scale, as in the paper
+};
+Schema Describe(FrontConfig& config);
+
+/// One search, every budget: learns one order in which units go, scale_g * score + shift_g over all
+/// groups, so that cutting the order anywhere gives a good network. Plans are nested: what is kept
+/// at a tighter budget is kept at every looser one.
+///
+/// Source   Chin, Ding, Zhang, Marculescu, "Towards Efficient Model Compression via Learned Global
+///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1.
+/// Deviates Fitness is the mean value right after the cut over all budgets; the paper fine-tunes
+/// 200
+///          steps at the tightest. Scores may be divided by the cost they save first.
+/// Result   the selection at the run's own budget; info["front"]: kept units, cost, forecast and
+/// its
+///          95 % interval for each budget. Forecasts come from validation samples that the search
+///          did not see; where there are none left, from those it saw, and says so ("forecast_on").
+/// Random   mutations from the stream "front/order"; data as in ranking.
+/// State    context.folder/front.jsonl: one line per generation.
+/// Errors   kConfig without data, without bounds, for budgets outside (0, 1]; kBudget for one below
+///          the least reachable; kTrials when every order failed.
+class Front final : public Strategy {
+ public:
+  explicit Front(const FrontConfig& config);
+  SearchResult Run(const Environment& environment, SearchContext& context) const override;
+
+ private:
+  const FrontConfig config_;
+};
+
+}  // namespace espalier
