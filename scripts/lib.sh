@@ -43,8 +43,8 @@ failed() {
   exit 1
 }
 
-# quietly NAME WHAT-TO-DO COMMAND...: runs a command with its output in build/logs/NAME.log.
-quietly() {
+# logged NAME WHAT-TO-DO COMMAND...: runs a command; its output goes to build/logs/NAME.log through $SHOW.
+logged() {
   local name=$1 help=$2 log=$LOGS/$1.log
   shift 2
   if [[ $DRY_RUN == 1 ]]; then
@@ -52,21 +52,12 @@ quietly() {
     return
   fi
   mkdir -p "$LOGS"
-  "$@" >"$log" 2>&1 </dev/null || failed "$name failed: $*" "$log" "$help"
+  # pipefail is on: what shows the output does not hide the status of the command.
+  "$@" 2>&1 </dev/null | $SHOW "$log" || failed "$name failed: $*" "$log" "$help"
 }
-
-# aloud NAME WHAT-TO-DO COMMAND...: the same, but its output is also shown.
-aloud() {
-  local name=$1 help=$2 log=$LOGS/$1.log
-  shift 2
-  if [[ $DRY_RUN == 1 ]]; then
-    say "    would run: $*"
-    return
-  fi
-  mkdir -p "$LOGS"
-  # pipefail is on: tee does not hide the status of the command.
-  "$@" 2>&1 </dev/null | tee "$log" || failed "$name failed: $*" "$log" "$help"
-}
+to_file() { cat >"$1"; }
+quietly() { SHOW='to_file' logged "$@"; }
+aloud() { SHOW='tee' logged "$@"; }  # its output is also shown
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
