@@ -28,6 +28,10 @@ Schema Describe(SearchLoopConfig& config) {
              "which units a ratio keeps: NAME or NAME(key=value, ...); `espalier list criteria`");
   schema.Add("precision", &config.precision, "of candidate evaluation; bf16 ranks as well, faster",
              {"fp32", "bf16"});
+  schema.Add("recalibrate_batches", &config.recalibrate_batches,
+             "training batches that re-estimate a candidate's batch norms before it is evaluated; "
+             "slower, and nearer to what fine-tuning gives",
+             {.low = 0});
   schema.Add("race", &config.race, "drop clear losers of a batch early");
   schema.Add("race_error", &config.race_error,
              "chance to drop a candidate that is as good as those it is compared with",
@@ -183,6 +187,15 @@ class SearchLoop {
     CandidateOptions options{.batch_size = config.batch_size, .workers = config.workers};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race = {.on = config.race, .first = config.race_first, .error = config.race_error};
+    if (config.recalibrate_batches > 0)
+      options.prepare = [this, &splits](Network& cut) {
+        constexpr int64_t kBatch = 128;  // samples
+        Loader loader(splits.train(),
+                      {.batch_size = std::min(kBatch, splits.train().count()),
+                       .augment = false,
+                       .seed = StreamSeed(context_.seed, context_.trial, name_ + "/recalibrate")});
+        RecalibrateBatchNorm(cut, loader, config_.recalibrate_batches);
+      };
     evaluator_.emplace(env_.space, *set_, options);
     fingerprint_ = Sha256Hex(Fingerprint(fingerprint));
   }
@@ -216,8 +229,9 @@ class SearchLoop {
 
   /// What makes a journal this search's.
   std::string Fingerprint(const std::string& config) const {
-    std::string text = Str(config, context_.seed, "/", context_.trial, "/",
-                           env_.network().WeightsHash(), "/", set_->samples(), "/", env_.task.metric);
+    std::string text =
+        Str(config, context_.seed, "/", context_.trial, "/", env_.network().WeightsHash(), "/",
+            set_->samples(), "/", env_.task.metric);
     for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
     for (const Bound& bound : env_.budget.bounds())
       text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);

@@ -13,8 +13,10 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <optional>
 
 #include "env/base/error.h"
+#include "env/eval/evaluator.h"
 
 namespace espalier {
 
@@ -25,6 +27,7 @@ struct CandidateEvaluator::Candidate {
   int64_t seen = 0;
   int64_t raced = 0;  // samples it stayed in this race for: the score does not depend on memory
   std::shared_ptr<const CandidateNetwork::Bound> bound{};  // empty: cut again for every batch
+  std::optional<InferenceNetwork> own{};                   // where options.prepare is set
   std::vector<uint64_t> signature{};
   std::atomic<bool> failed = false;
   std::string cause{};  // guarded by Totals::mutex
@@ -238,17 +241,8 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
           tbb::simple_partitioner());
     });
   };
-  in_parallel(order.size(), [&](size_t i) {
-    Candidate& candidate = *order[i];
-    if (!candidate.signature.empty()) return;
-    const auto bound = BoundOf(candidate);
-    candidate.signature = bound->signature;
-    if (totals_->bound_bytes.fetch_add(bound->bytes) < kBoundBytes)
-      candidate.bound = bound;
-    else
-      totals_->bound_bytes -= bound->bytes;
-  });
-  if (options_.share_prefixes) Arrange(std::span(order), 0);
+  in_parallel(order.size(), [&](size_t i) { Ready(*order[i]); });
+  if (options_.share_prefixes && !options_.prepare) Arrange(std::span(order), 0);
 
   struct Task {
     int64_t first, count;
@@ -278,60 +272,93 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
   }
 }
 
+void CandidateEvaluator::Fail(Candidate& candidate, const std::string& cause) {
+  const std::lock_guard lock(totals_->mutex);
+  if (!candidate.failed.exchange(true)) candidate.cause = cause;
+}
+
+/// Cuts a candidate, as far as it is to be kept from batch to batch.
+void CandidateEvaluator::Ready(Candidate& candidate) {
+  if (options_.prepare) {
+    if (candidate.own) return;
+    try {
+      Network cut = Cut(space_.network(), MakePlan(space_, *candidate.selection));
+      options_.prepare(cut);
+      candidate.own.emplace(cut, options_.dtype);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInternal) throw;
+      Fail(candidate, error.message());
+    } catch (const std::exception& error) {
+      Fail(candidate, error.what());
+    }
+    return;
+  }
+  const auto bound = BoundOf(candidate);
+  candidate.signature = bound->signature;
+  if (totals_->bound_bytes.fetch_add(bound->bytes) < kBoundBytes)
+    candidate.bound = bound;
+  else
+    totals_->bound_bytes -= bound->bytes;
+}
+
 void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t first,
                                   int64_t count, Totals& totals) {
   const at::NoGradGuard no_grad;
   const Executor& executor = network_.executor();
   const auto ops = static_cast<int32_t>(executor.graph().ops.size());
-  const auto fail = [&](Candidate& candidate, const std::string& cause) {
-    const std::lock_guard lock(totals.mutex);
-    if (!candidate.failed.exchange(true)) candidate.cause = cause;
-  };
   size_t done = 0;  // candidates of `order` that have their values
   try {
     std::vector<Tensor> inputs;
     for (const Tensor& input : set_.Inputs(first, count)) inputs.push_back(network_.Prepare(input));
     std::vector<Executor::Progress> held;  // ascending by next: points that later candidates share
+    const auto prefix = [&](size_t a, size_t b) {
+      return CommonPrefix(order[a]->signature, order[b]->signature);
+    };
+    const auto run_shared = [&](Candidate& candidate, size_t i) {
+      const auto bound = BoundOf(candidate);
+      // Where later candidates part from this one: ever earlier, the further down the order.
+      const int32_t begin = held.empty() ? 0 : held.back().next;
+      std::vector<int32_t> parting;
+      int32_t shared = ops;
+      bool come_back = false;  // a later one parts where this one begins
+      for (size_t j = i + 1; options_.share_prefixes && j < order.size(); ++j) {
+        shared = std::min(shared, prefix(j - 1, j));
+        come_back = shared == begin;
+        if (shared <= std::max(begin, kLeastShared)) break;
+        if (parting.empty() || parting.back() != shared) parting.push_back(shared);
+      }
+      Executor::Progress at;
+      if (held.empty()) {
+        at = executor.Start(bound->binding, inputs);
+      } else {
+        at = executor.Fork(held.back(), bound->binding);
+        if (!come_back) held.pop_back();
+      }
+      const size_t room = kDeepest - std::min(kDeepest, held.size());
+      if (parting.size() > room) parting.resize(room);  // the deepest are the most worth
+      for (auto stop = parting.rbegin(); stop != parting.rend(); ++stop) {
+        executor.Advance(bound->binding, at, *stop);
+        held.push_back(at);
+        at = executor.Fork(at, bound->binding);
+      }
+      executor.Advance(bound->binding, at, ops);
+      totals.ops_run += ops - begin;
+      totals.ops_due += ops;
+      return executor.Outputs(at);
+    };
     for (size_t i = 0; i < order.size(); ++i, done = i) {
       Candidate& candidate = *order[i];
-      const auto prefix = [&](size_t a, size_t b) {
-        return CommonPrefix(order[a]->signature, order[b]->signature);
-      };
       while (!held.empty() && (i == 0 || held.back().next > prefix(i - 1, i))) held.pop_back();
       if (candidate.failed) continue;
       try {
-        const auto bound = BoundOf(candidate);
-        // Where later candidates part from this one: ever earlier, the further down the order.
-        const int32_t begin = held.empty() ? 0 : held.back().next;
-        std::vector<int32_t> parting;
-        int32_t shared = ops;
-        bool come_back = false;  // a later one parts where this one begins
-        for (size_t j = i + 1; options_.share_prefixes && j < order.size(); ++j) {
-          shared = std::min(shared, prefix(j - 1, j));
-          come_back = shared == begin;
-          if (shared <= std::max(begin, kLeastShared)) break;
-          if (parting.empty() || parting.back() != shared) parting.push_back(shared);
-        }
-        Executor::Progress at;
-        if (held.empty()) {
-          at = executor.Start(bound->binding, inputs);
-        } else {
-          at = executor.Fork(held.back(), bound->binding);
-          if (!come_back) held.pop_back();
-        }
-        const size_t room = kDeepest - std::min(kDeepest, held.size());
-        if (parting.size() > room) parting.resize(room);  // the deepest are the most worth
-        for (auto stop = parting.rbegin(); stop != parting.rend(); ++stop) {
-          executor.Advance(bound->binding, at, *stop);
-          held.push_back(at);
-          at = executor.Fork(at, bound->binding);
-        }
-        executor.Advance(bound->binding, at, ops);
-        totals.ops_run += ops - begin;
-        totals.ops_due += ops;
-        const Tensor values = set_.PerSample(executor.Outputs(at), first, count).contiguous();
+        std::vector<Tensor> outputs;
+        if (candidate.own)
+          outputs = candidate.own->Run(inputs);
+        else
+          outputs = run_shared(candidate, i);
+        const Tensor values = set_.PerSample(outputs, first, count).contiguous();
         if (!values.isfinite().all().item<bool>()) {
-          fail(candidate,
+          Fail(candidate,
                Str("outputs are not finite on samples ", first, " to ", first + count - 1));
           continue;
         }
@@ -339,12 +366,12 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
       } catch (const Error& error) {
         if (error.kind() == ErrorKind::kResource && count > 1) throw;
         if (error.kind() == ErrorKind::kInternal) throw;
-        fail(candidate, error.message());
+        Fail(candidate, error.message());
       } catch (const c10::OutOfMemoryError&) {
         if (count > 1) throw;
-        fail(candidate, "out of memory with a single sample");
+        Fail(candidate, "out of memory with a single sample");
       } catch (const std::exception& error) {
-        fail(candidate, error.what());
+        Fail(candidate, error.what());
       }
     }
     const std::lock_guard lock(totals.mutex);

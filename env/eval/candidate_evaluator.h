@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -32,6 +33,10 @@ struct CandidateOptions {
   at::ScalarType dtype = at::kFloat;
   bool share_prefixes = true;
   RaceOptions race{};
+  /// Done to every cut network before it is evaluated, e.g. batch-norm recalibration; called by
+  /// several workers at once. Candidates then run each in a graph of its own and share nothing; all
+  /// of one call are in memory together. Empty = nothing.
+  std::function<void(Network&)> prepare{};
 };
 
 /// What a candidate got.
@@ -83,6 +88,8 @@ class CandidateEvaluator {
   void RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last);
   void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count, Totals& totals);
   std::shared_ptr<const CandidateNetwork::Bound> BoundOf(Candidate& candidate);
+  void Ready(Candidate& candidate);
+  void Fail(Candidate& candidate, const std::string& cause);
 
   const Space& space_;
   const ComparisonSet& set_;

@@ -148,6 +148,31 @@ TEST(CandidateEvaluatorProperty, NumberOfWorkersChangesNothing) {
   EXPECT_EQ(values[0], values[2]);
 }
 
+TEST(CandidateEvaluatorProperty, PreparedCandidatesAreEvaluatedAsPrepared) {
+  const Fixture fixture;
+  const std::vector<Selection> candidates = {RandomHalf(fixture.space, 1),
+                                             RandomHalf(fixture.space, 2)};
+  const auto recalibrate = [&](Network& network) {
+    Loader loader(fixture.splits.train(), {.batch_size = 10, .augment = false, .seed = 3});
+    RecalibrateBatchNorm(network, loader, 2);
+  };
+  CandidateEvaluator evaluator(
+      fixture.space, fixture.set,
+      {.batch_size = 40, .workers = 2, .race = {.on = false}, .prepare = recalibrate});
+  const auto scores = evaluator.Evaluate(candidates);
+  for (size_t c = 0; c < candidates.size(); ++c) {
+    Network cut = Cut(fixture.space.network(), MakePlan(fixture.space, candidates[c]));
+    recalibrate(cut);
+    EXPECT_DOUBLE_EQ(scores[c].value,
+                     Evaluate(cut, fixture.splits.validation(), {}, {.fast = false}).value);
+  }
+  CandidateEvaluator breaks(fixture.space, fixture.set,
+                            {.workers = 1, .prepare = [](Network&) {
+                               throw std::runtime_error("made-up: no statistics");
+                             }});
+  EXPECT_NE(breaks.Evaluate(candidates)[0].cause.find("no statistics"), std::string::npos);
+}
+
 TEST(CandidateEvaluatorUnit, RemembersWhatItEvaluated) {
   const Fixture fixture;
   CandidateEvaluator evaluator(fixture.space, fixture.set,
@@ -244,8 +269,12 @@ TEST(CandidateEvaluatorProperty, AnyMetricAgreesWithEvaluatingTheCutNetwork) {
     const double sign = HasFact(metric, kLowerIsBetter) ? -1 : 1;
     EXPECT_FALSE(found.failed) << found.cause;
     EXPECT_NEAR(sign * found.value, expected.value, 1e-4 * std::abs(expected.value));
-    // Its tangent touches at the uncut network, that of the score at the cut one.
-    EXPECT_NEAR(found.standard_error / expected.standard_error, 1, 0.5);
+    // Its tangent touches at the uncut network, that of the score at the cut one: near each other
+    // for means over samples, and at least as large where both numbers of a quotient move together.
+    if (metric == "kl" || metric == "cross_entropy")
+      EXPECT_NEAR(found.standard_error / expected.standard_error, 1, 0.5);
+    else
+      EXPECT_GE(found.standard_error, expected.standard_error / 2);
   }
 }
 
