@@ -13,6 +13,7 @@
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
+#include "search/trial_journal.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -56,79 +57,6 @@ std::vector<double> SearchProblem::Point(const Trial& trial) const {
 }
 
 namespace {
-
-json ToJson(const Trial& trial) {
-  return {{"number", trial.number},
-          {"origin", trial.origin},
-          {"decision", trial.proposal.decision},
-          {"as_is", trial.proposal.as_is},
-          {"fidelity", trial.proposal.fidelity},
-          {"kept", trial.kept},
-          {"feasible", trial.feasible},
-          {"failed", trial.failed},
-          {"cause", trial.cause},
-          {"value", trial.value},
-          {"standard_error", trial.standard_error},
-          {"samples", trial.samples},
-          {"dropped", trial.dropped},
-          {"macs", trial.cost.macs},
-          {"params", trial.cost.params},
-          {"activation_bytes", trial.cost.activation_bytes}};
-}
-
-Trial TrialFromJson(const json& line) {
-  Trial trial;
-  trial.number = line.at("number");
-  trial.origin = line.at("origin");
-  trial.proposal.decision = line.at("decision").get<Decision>();
-  trial.proposal.as_is = line.at("as_is");
-  trial.proposal.fidelity = line.at("fidelity");
-  trial.kept = line.at("kept").get<std::vector<int64_t>>();
-  trial.feasible = line.at("feasible");
-  trial.failed = line.at("failed");
-  trial.cause = line.at("cause");
-  trial.value = line.at("value");
-  trial.standard_error = line.at("standard_error");
-  trial.samples = line.at("samples");
-  trial.dropped = line.at("dropped");
-  trial.cost = {.macs = line.at("macs"),
-                .params = line.at("params"),
-                .activation_bytes = line.at("activation_bytes")};
-  return trial;
-}
-
-/// A journal of finished batches. A torn last line is a batch that was never told.
-struct Journal {
-  std::string fingerprint;
-  std::vector<std::vector<Trial>> batches;
-};
-
-Journal ReadJournal(const std::filesystem::path& file) {
-  Journal journal;
-  const std::string text = ReadFile(file);
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // torn
-    const std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    try {
-      const json parsed = json::parse(line);
-      if (number == 1) {
-        if (parsed.at("format") != "espalier-trials") throw std::runtime_error("not a trial file");
-        journal.fingerprint = parsed.at("fingerprint");
-        continue;
-      }
-      auto& batch = journal.batches.emplace_back();
-      for (const json& trial : parsed.at("trials")) batch.push_back(TrialFromJson(trial));
-    } catch (const std::exception& error) {
-      throw Error(ErrorKind::kData, Str("'", file.string(), "' line ", number, ": ", error.what()),
-                  "the file is damaged or not a search's trials.jsonl");
-    }
-  }
-  return journal;
-}
 
 /// "0.5" or "0.5,0.75,...": keep ratios of all groups.
 Decision ParsePoint(const std::string& text, size_t groups) {
@@ -240,31 +168,14 @@ class SearchLoop {
 
   void Resume() {
     if (context_.folder.empty() || !std::filesystem::exists(JournalPath())) return;
-    Journal journal = ReadJournal(JournalPath());
+    TrialJournal journal = ReadJournal(JournalPath());
     if (journal.fingerprint != fingerprint_)
       throw Error(ErrorKind::kData,
                   Str("'", JournalPath().string(), "' is the journal of another search"),
                   "choose another run folder, or remove the file to start over");
+    WriteJournal(JournalPath(), journal);  // without a torn line, which would swallow the next one
     for (std::vector<Trial>& batch : journal.batches) Learn(std::move(batch));
-    // A torn line would swallow the next one: the file is written anew without it.
-    std::string text = Header() + "\n";
-    size_t at = 0;
-    for (const size_t size : batch_sizes_) {
-      text += Line(std::span(trials_).subspan(at, size)) + "\n";
-      at += size;
-    }
-    WriteFileAtomic(JournalPath(), text);
     LogInfo(name_, ": continuing after ", trials_.size(), " candidates");
-  }
-
-  std::string Header() const {
-    return json{{"format", "espalier-trials"}, {"version", 1}, {"fingerprint", fingerprint_}}
-        .dump();
-  }
-  static std::string Line(std::span<const Trial> batch) {
-    json trials = json::array();
-    for (const Trial& trial : batch) trials.push_back(ToJson(trial));
-    return json{{"trials", trials}}.dump();
   }
 
   /// The uniform ratio, the points the user gave, the best of another search.
@@ -327,8 +238,8 @@ class SearchLoop {
     }
     Evaluate(batch, /*all_count=*/origin.empty());
     if (!context_.folder.empty()) {
-      if (batches_ == 0) AppendLine(JournalPath(), Header());
-      AppendLine(JournalPath(), Line(batch));
+      if (batches_ == 0) WriteJournal(JournalPath(), {fingerprint_, {}});
+      AppendBatch(JournalPath(), batch);
     }
     Learn(std::move(batch));
   }
@@ -373,7 +284,6 @@ class SearchLoop {
       if (best_) context_.Report(trial.number, "best", best_->value);
       trials_.push_back(std::move(trial));
     }
-    batch_sizes_.push_back(batch.size());
     ++batches_;
     const auto done = std::min(static_cast<int64_t>(used_ + 1e-9), config_.evaluations);
     context_.Advance(done, config_.evaluations,
@@ -444,7 +354,6 @@ class SearchLoop {
   std::string fingerprint_;
 
   std::vector<Trial> trials_;
-  std::vector<size_t> batch_sizes_;
   std::optional<Trial> best_;
   int64_t batches_ = 0;
   size_t failed_ = 0;
@@ -452,13 +361,6 @@ class SearchLoop {
 };
 
 }  // namespace
-
-std::vector<Trial> ReadTrials(const std::filesystem::path& file) {
-  std::vector<Trial> trials;
-  for (std::vector<Trial>& batch : ReadJournal(file).batches)
-    std::move(batch.begin(), batch.end(), std::back_inserter(trials));
-  return trials;
-}
 
 SearchResult RunSearchLoop(const std::string& name, const SearchLoopConfig& config,
                            const std::string& fingerprint, Proposer& proposer,

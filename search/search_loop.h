@@ -43,9 +43,6 @@ SearchResult RunSearchLoop(const std::string& name, const SearchLoopConfig& conf
                            const std::string& fingerprint, Proposer& proposer,
                            const Environment& environment, SearchContext& context);
 
-/// trials.jsonl as written by the loop. Errors: kData naming file and line.
-std::vector<Trial> ReadTrials(const std::filesystem::path& file);
-
 /// The loop's keys beside the proposer's own.
 template <typename Config>
 struct ProposerConfig {

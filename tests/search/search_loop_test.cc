@@ -10,6 +10,7 @@
 #include "env/base/files.h"
 #include "search/proposers/evolution.h"
 #include "search/proposers/random_search.h"
+#include "search/trial_journal.h"
 #include "tests/support/tiny_environment.h"
 
 namespace espalier {
