@@ -183,20 +183,23 @@ TEST_P(LossConformance, GradientEqualsFiniteDifferences) {
     SCOPED_TRACE(seed);
     Outcome outcome = RandomOutcome(GetParam(), 2, seed);
     const Objective objective(GetParam(), {.temperature = 1.5});
-    if (objective.Has(kNeedsFeatures)) GTEST_SKIP() << "its value does not depend on outputs";
-    const Tensor at_point = outcome.outputs[0].clone();
-    outcome.outputs[0] = at_point.clone().set_requires_grad(true);
-    objective.Mean(outcome).backward();
-    const Tensor gradient = outcome.outputs[0].grad().reshape(-1);
+    const Tensor point = outcome.outputs[0].clone(), feature = outcome.outputs[0] * 0.5 + 1;
+    const auto loss_at = [&](const Tensor& output) {
+      outcome.outputs[0] = output;
+      outcome.features = {{output, feature}};
+      return objective.Mean(outcome);
+    };
+    const Tensor leaf = point.clone().set_requires_grad(true);
+    loss_at(leaf).backward();
+    const Tensor gradient = leaf.grad().reshape(-1);
     constexpr double kStep = 1e-5;
-    for (int64_t i = 0; i < at_point.numel(); ++i) {
-      double sides[2];
-      for (const int side : {0, 1}) {
-        outcome.outputs[0] = at_point.clone();
-        outcome.outputs[0].view(-1)[i] += side == 0 ? -kStep : kStep;
-        sides[side] = objective.Mean(outcome).item<double>();
-      }
-      EXPECT_NEAR(gradient[i].item<double>(), (sides[1] - sides[0]) / (2 * kStep), 1e-7);
+    for (int64_t i = 0; i < point.numel(); ++i) {
+      const auto moved = [&](double step) {
+        const Tensor output = point.clone();
+        output.view(-1)[i] += step;
+        return loss_at(output).item<double>();
+      };
+      EXPECT_NEAR(gradient[i].item<double>(), (moved(kStep) - moved(-kStep)) / (2 * kStep), 1e-7);
     }
   }
 }
