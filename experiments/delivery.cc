@@ -134,6 +134,26 @@ CutSource SourceFromJson(const nlohmann::json& json, const fs::path& folder) {
   return source;
 }
 
+void DeliverCut(const fs::path& out, const CutOrder& order, ordered_json& json,
+                const std::function<void(const std::string&)>& lap) {
+  const Network cut = Cut(order.space.network(), order.plan);
+  lap("surgery");
+  const Certificate certificate =
+      CertifyOrThrow(out, order.space, order.selection, order.plan, cut, order.seed);
+  lap("certificate");
+  WriteDelivery(out, {.network = cut,
+                      .cut = cut,
+                      .plan = order.plan,
+                      .certificate = certificate,
+                      .cost = json["cost"],
+                      .source = SourceOf(order.source, order.seed, order.options),
+                      .normalisation = order.source.Normalisation()});
+  lap("write");
+  json["out"] = out.string();
+  json["certificate"] = {{"max_rel_error", certificate.max_rel_error},
+                         {"passed", certificate.passed}};
+}
+
 ordered_json CostTable(const CostModel& cost, const Selection& selection) {
   const auto counts = KeptCounts(selection);
   const std::vector<double> kept(counts.begin(), counts.end());

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -54,6 +55,20 @@ void WriteDelivery(const std::filesystem::path& folder, const Delivery& delivery
 Certificate CertifyOrThrow(const std::filesystem::path& folder, const Space& space,
                            const Selection& selection, const Plan& plan, const Network& cut,
                            uint64_t seed);
+
+/// A cut on its way from a plan to a folder.
+struct CutOrder {
+  const ModelSource& source;
+  SpaceOptions options;
+  uint64_t seed;  ///< of random weights and of the certificate's draws
+  const Space& space;
+  const Selection& selection;
+  const Plan& plan;
+};
+/// Cuts, certifies and writes. json has "cost" and gets "out" and "certificate". lap: told after
+/// "surgery", "certificate" and "write". Errors: as CertifyOrThrow.
+void DeliverCut(const std::filesystem::path& out, const CutOrder& order,
+                nlohmann::ordered_json& json, const std::function<void(const std::string&)>& lap);
 
 /// Cost of the uncut and of the cut network under every convention:
 /// {"canonical": {"macs": [before, after], "params": [...]}, ..., "activation_bytes": [...]}.

@@ -185,13 +185,6 @@ std::string CostChangeText(const ordered_json& cost, const std::string& conventi
   return table.Text();
 }
 
-void AddDelivered(ordered_json& json, const std::filesystem::path& out,
-                  const Certificate& certificate) {
-  json["out"] = out.string();
-  json["certificate"] = {{"max_rel_error", certificate.max_rel_error},
-                         {"passed", certificate.passed}};
-}
-
 std::string DeliveredText(const ordered_json& json) {
   return Str("certificate: relative error ", json["certificate"]["max_rel_error"].get<double>(),
              ", passed\nwritten to ", json["out"].get<std::string>(), "\n");

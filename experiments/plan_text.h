@@ -24,9 +24,7 @@ std::string PlanEffectsText(const nlohmann::ordered_json& effects, bool all);
 /// Cost before and after, from CostTable's JSON, under one convention.
 std::string CostChangeText(const nlohmann::ordered_json& cost, const std::string& convention);
 
-/// Adds "out" and "certificate" to a command's JSON; DeliveredText says them.
-void AddDelivered(nlohmann::ordered_json& json, const std::filesystem::path& out,
-                  const Certificate& certificate);
+/// What DeliverCut added to a command's JSON.
 std::string DeliveredText(const nlohmann::ordered_json& json);
 
 }  // namespace espalier

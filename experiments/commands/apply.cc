@@ -51,19 +51,10 @@ int RunApply(const Arguments& arguments) {
   if (!saved.plan.source_sha256.empty() && plan.source_sha256 != saved.plan.source_sha256)
     LogInfo("the plan was made for other weights of this network");
 
-  const Network cut = Cut(space.network(), plan);
-  const Certificate certificate = CertifyOrThrow(out, space, selection, plan, cut, seed);
   ordered_json json = {{"plan", file.string()}, {"model", arguments.positional()[1]}};
   json.update(PlanEffects(space, plan));
   json["cost"] = CostTable(CostModel(space), selection);
-  WriteDelivery(out, {.network = cut,
-                      .cut = cut,
-                      .plan = plan,
-                      .certificate = certificate,
-                      .cost = json["cost"],
-                      .source = SourceOf(source, seed, options),
-                      .normalisation = source.Normalisation()});
-  AddDelivered(json, out, certificate);
+  DeliverCut(out, {source, options, seed, space, selection, plan}, json, [](const auto&) {});
   if (arguments.json())
     PrintJson(json);
   else

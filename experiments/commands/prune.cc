@@ -118,19 +118,8 @@ int RunPrune(const Arguments& arguments) {
   json["cost"] = CostTable(cost, found.selection);
   if (!dry) {
     plan.source_sha256 = space.network().WeightsHash();
-    const Network cut = Cut(space.network(), plan);
-    watch.Lap("surgery");
-    const Certificate certificate = CertifyOrThrow(out, space, found.selection, plan, cut, seed);
-    watch.Lap("certificate");
-    WriteDelivery(out, {.network = cut,
-                        .cut = cut,
-                        .plan = plan,
-                        .certificate = certificate,
-                        .cost = json["cost"],
-                        .source = SourceOf(source, seed, options),
-                        .normalisation = source.Normalisation()});
-    watch.Lap("write");
-    AddDelivered(json, out, certificate);
+    DeliverCut(out, {source, options, seed, space, found.selection, plan}, json,
+               [&](const std::string& part) { watch.Lap(part); });
   }
   json["seconds"] = watch.seconds();
   if (arguments.json())
