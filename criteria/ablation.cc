@@ -32,7 +32,7 @@ std::vector<int64_t> LowestBlocks(const std::vector<double>& scores, int64_t cou
 ESPALIER_REGISTER_CRITERION(Ablation, AblationConfig,
                             {.name = "ablation",
                              .summary = "the oracle: loss increase with the unit masked",
-                             .source = "definition; arXiv:2402.02834 §3.2",
+                             .source = "definition; arXiv:2402.02834",
                              .facts = {kAcrossGroups, "deterministic"}})
 
 }  // namespace espalier

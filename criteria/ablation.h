@@ -11,7 +11,7 @@ inline Schema Describe(AblationConfig&) { return {}; }
 /// masked where it is read.
 ///
 /// Source   the definition that gradient criteria approximate; for whole blocks Kim et al.,
-///          "Shortened LLaMA", arXiv:2402.02834, §3.2 (see MaskedLosses).
+///          "Shortened LLaMA", arXiv:2402.02834 (see MaskedLosses).
 /// Units    of the loss; negative where the network is better without the unit; comparable across
 ///          groups.
 /// Cost     a forward for each unit and batch: the most expensive criterion there is.
@@ -24,7 +24,7 @@ class Ablation final : public Criterion {
 
 /// The `count` blocks with the lowest scores, lowest first; the first and last few are protected.
 ///
-/// Source   arXiv:2402.02834, §3.2: "+" criteria never take the first 4 and the last 2 blocks.
+/// Source   arXiv:2402.02834: "+" criteria never take the first 4 and the last 2 blocks.
 std::vector<int64_t> LowestBlocks(const std::vector<double>& scores, int64_t count,
                                   int64_t protect_first, int64_t protect_last);
 

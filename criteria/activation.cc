@@ -29,7 +29,7 @@ Tensor Activation::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Activation, ActivationConfig,
                             {.name = "activation",
                              .summary = "mean square of the activations its consumers read",
-                             .source = "arXiv:2407.14679 §2.2",
+                             .source = "arXiv:2407.14679",
                              .facts = {"deterministic"}})
 
 }  // namespace espalier

@@ -14,7 +14,7 @@ Schema Describe(ActivationConfig& config);
 /// activations where it is read.
 ///
 /// Source   Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation",
-///          arXiv:2407.14679, §2.2 (activation-based importance: mean and L2).
+///          arXiv:2407.14679 (activation-based importance: mean and L2).
 /// Deviates Read at the consumers, where a mask is exact, instead of at layer norms and heads.
 /// Units    of activations (energy: squared); >= 0; comparable within a group.
 /// Errors   internal: empty group; kModel naming a group whose units are read nowhere.

@@ -26,7 +26,7 @@ Tensor BatchNormScale::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(BatchNormScale, BatchNormScaleConfig,
                             {.name = "batch_norm_scale",
                              .summary = "|scale| of the normalisation behind the unit",
-                             .source = "arXiv:1708.06519 §3",
+                             .source = "arXiv:1708.06519",
                              .facts = {kDataFree, "deterministic"}})
 
 }  // namespace espalier

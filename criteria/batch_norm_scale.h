@@ -13,7 +13,7 @@ Schema Describe(BatchNormScaleConfig& config);
 /// on these scales pushes useless channels to zero.
 ///
 /// Source   Liu et al., "Learning Efficient Convolutional Networks through Network Slimming",
-///          arXiv:1708.06519, §3.
+///          arXiv:1708.06519.
 /// Deviates Groups with several normalisations (residual trunks) take their mean. Layer and group
 ///          norms count too.
 /// Units    none; >= 0; comparable across groups when the network was trained with the penalty.

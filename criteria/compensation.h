@@ -15,7 +15,7 @@ namespace espalier {
 /// for what optimal brain surgery calls the joint update and MoDeGPT the Nystrom form; useful after
 /// any criterion.
 ///
-/// Source   arXiv:2203.07259, eq. (6); arXiv:2408.09632, §3.2, type I.
+/// Source   arXiv:2203.07259 (groups of weights); arXiv:2408.09632, type I.
 /// Deviates All consumers at once, on the inputs of the uncut network: no second pass. Compensate
 ///          (search/compensate.h) goes front to back on the inputs the cut network gives, for a
 ///          forward of both networks.

@@ -13,7 +13,7 @@ Schema Describe(FpgmConfig& config) {
 Tensor Fpgm::Score(const GroupView& group, uint64_t /*seed*/) const {
   return ScoreMembers(group, config_.over, [](const GroupView::Slice& slice) {
     const Tensor rows = slice.Rows();  // [units, elements]
-    // Eq. (6): sum over j of |u_k - u_j|. Without the matrix product, which loses near distances.
+    // Sum over j of |u_k - u_j|. Without the matrix product, which loses near distances.
     constexpr int64_t kDirectly = 2;
     return at::cdist(rows, rows, 2, kDirectly).sum(1);
   });
@@ -22,7 +22,7 @@ Tensor Fpgm::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Fpgm, FpgmConfig,
                             {.name = "fpgm",
                              .summary = "sum of distances to the other units of the group",
-                             .source = "arXiv:1811.00250 eq. (6)",
+                             .source = "arXiv:1811.00250",
                              .facts = {kDataFree, "deterministic"}})
 
 }  // namespace espalier

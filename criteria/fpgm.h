@@ -13,7 +13,7 @@ Schema Describe(FpgmConfig& config);
 /// median can be replaced by the others.
 ///
 /// Source   He et al., "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks
-///          Acceleration", arXiv:1811.00250, eq. (6).
+///          Acceleration", arXiv:1811.00250.
 /// Deviates Distances are taken for each member of the group and joined as `reduce` says; the paper
 ///          looks at the rows of one layer (members = "producer").
 /// Units    of weights; >= 0; comparable within a group.

@@ -13,14 +13,14 @@ Schema Describe(HessianDiagonalConfig& config) {
 Tensor HessianDiagonal::Score(const GroupView& group, uint64_t /*seed*/) const {
   return ScoreMembers(group, config_.over, [](const GroupView::Slice& slice) {
     ESPALIER_CHECK(slice.statistics, "'", slice.parameter, "' has no gradients");
-    return 0.5 * slice.layout.Sum(slice.weight.square() * slice.statistics->fisher);  // eq. (5)
+    return 0.5 * slice.layout.Sum(slice.weight.square() * slice.statistics->fisher);
   });
 }
 
 ESPALIER_REGISTER_CRITERION(HessianDiagonal, HessianDiagonalConfig,
                             {.name = "hessian_diagonal",
                              .summary = "optimal brain damage: w^2 F / 2, F from single samples",
-                             .source = "LeCun et al., NIPS 1989, eq. (4)-(5)",
+                             .source = "LeCun et al., NIPS 1989",
                              .facts = {kAcrossGroups, "deterministic"}})
 
 }  // namespace espalier

@@ -12,7 +12,7 @@ Schema Describe(HessianDiagonalConfig& config);
 /// Optimal brain damage: the second-order change of the loss with a diagonal Hessian, taken as the
 /// empirical Fisher information, sum_i w_i^2 F_i / 2.
 ///
-/// Source   LeCun, Denker, Solla, "Optimal Brain Damage", NIPS 1989, eq. (4)-(5).
+/// Source   LeCun, Denker, Solla, "Optimal Brain Damage", NIPS 1989.
 /// Symbols  h_kk -> F: mean over samples of g^2.
 /// Deviates The Hessian's diagonal is the empirical Fisher's: exact at a minimum where the model is
 ///          right.

@@ -26,7 +26,7 @@ Tensor Hrank::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Hrank, HrankConfig,
                             {.name = "hrank",
                              .summary = "average rank of the feature maps",
-                             .source = "arXiv:2002.10179 eq. (4)",
+                             .source = "arXiv:2002.10179",
                              .facts = {"deterministic"}})
 
 }  // namespace espalier

@@ -12,7 +12,7 @@ Schema Describe(HrankConfig& config);
 /// Scores a channel by the average rank of its feature maps: maps of low rank carry little.
 ///
 /// Source   Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", arXiv:2002.10179,
-///          eq. (4): the mean over images of Rank(o(I, j)).
+///          the mean over images of Rank(o(I, j)).
 /// Deviates Maps are taken where the channel is read, after normalisation and activation. Units
 ///          without a spatial map (linear layers) count how often they are not zero: the rank of a
 ///          1 x 1 map. At most max_rank_samples images of a batch are looked at.

@@ -17,7 +17,7 @@ Tensor L2Norm::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(L2Norm, L2NormConfig,
                             {.name = "l2_norm",
                              .summary = "sum of w^2 (or |w|^p) over what leaves with the unit",
-                             .source = "arXiv:2301.12900 §3.3",
+                             .source = "arXiv:2301.12900",
                              .facts = {kDataFree, "deterministic"}})
 
 }  // namespace espalier

@@ -12,7 +12,7 @@ Schema Describe(L2NormConfig& config);
 
 /// Scores a unit by the sum of its squared weights, or of any other power of them.
 ///
-/// Source   Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv:2301.12900, §3.3: the
+/// Source   Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv:2301.12900: the
 ///          group's importance is the sum of its members' norms.
 /// Deviates No root is taken: it would not change the order within a group with reduce = "sum".
 /// Units    none; >= 0; comparable within a group, not across groups of different fan-in.

@@ -16,7 +16,7 @@ Tensor Lamp::Score(const GroupView& group, uint64_t /*seed*/) const {
   const Tensor squares = ScoreMembers(
       group, config_.over, [](const GroupView::Slice& slice) { return slice.SumPowers(2); });
   const auto* first = squares.const_data_ptr<double>();
-  // Eq. (3): W[u]^2 over the sum of W[v]^2 for all v with W[v] >= W[u].
+  // W[u]^2 over the sum of W[v]^2 for all v with W[v] >= W[u].
   return at::tensor(Normalise({first, static_cast<size_t>(squares.numel())}, Normaliser::kLamp),
                     at::kDouble);
 }
@@ -24,7 +24,7 @@ Tensor Lamp::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Lamp, LampConfig,
                             {.name = "lamp",
                              .summary = "w^2 relative to all units of the group that are larger",
-                             .source = "arXiv:2010.07611 eq. (3)",
+                             .source = "arXiv:2010.07611",
                              .facts = {kDataFree, kAcrossGroups, "deterministic"}})
 
 }  // namespace espalier

@@ -13,7 +13,7 @@ Schema Describe(LampConfig& config);
 /// of every group gets 1, so that scores can be ranked over the whole network.
 ///
 /// Source   Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning",
-///          arXiv:2010.07611, eq. (3).
+///          arXiv:2010.07611.
 /// Deviates The paper scores single weights of a layer; we score units of a group.
 /// Units    in (0, 1], zeros in a group of zeros; comparable across groups.
 /// Errors   internal: empty group; kModel: a group of which no member is scored.

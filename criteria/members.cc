@@ -15,6 +15,7 @@ Reduce ParseReduce(const std::string& name) {
 Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce) {
   ESPALIER_CHECK(!members.empty(), "no member to reduce");
   if (reduce == Reduce::kFirst) return members.front();
+  if (reduce == Reduce::kLast) return members.back();
   const Tensor all = at::stack(members);  // [M, units]
   switch (reduce) {
     case Reduce::kSum:
@@ -26,6 +27,7 @@ Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce) {
     case Reduce::kProd:
       return all.prod(0);
     case Reduce::kFirst:
+    case Reduce::kLast:
       break;
   }
   ESPALIER_CHECK(false, "unknown reduction");

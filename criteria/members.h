@@ -9,15 +9,18 @@
 namespace espalier {
 
 /// How the scores of several members become one score per unit.
-enum class Reduce { kSum, kMean, kMax, kProd, kFirst };
+enum class Reduce { kSum, kMean, kMax, kProd, kFirst, kLast };
 Reduce ParseReduce(const std::string& name);  ///< kConfig with choices
-inline const std::vector<std::string> kReduceNames = {"sum", "mean", "max", "prod", "first"};
-/// members: [M][units] float64 -> [units]. Mean divides by M; first is the root member.
+inline const std::vector<std::string> kReduceNames = {"sum",  "mean",  "max",
+                                                      "prod", "first", "last"};
+/// members: [M][units] float64 -> [units]. Mean divides by M; first is the root member,
+/// last the one scored last.
 Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce);
 
 /// Which members of a group count, and how they are joined: options most criteria share.
 struct MemberConfig {
-  std::string reduce = "sum";   ///< over members: sum, mean, max, prod, first (the root member)
+  std::string reduce =
+      "sum";  ///< over members: sum, mean, max, prod, first (the root member), last
   std::string members = "all";  ///< all, or producer: rows only, as papers on single layers score
   bool norms = true;            ///< batch-norm scales and other per-channel weights count too
   bool bias = false;            ///< bias vectors count too

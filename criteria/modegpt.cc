@@ -54,7 +54,7 @@ Tensor Modegpt::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Modegpt, ModegptConfig,
                             {.name = "modegpt",
                              .summary = "leverage of a unit among those its consumers read",
-                             .source = "arXiv:2408.09632 §3.2",
+                             .source = "arXiv:2408.09632",
                              .facts = {"deterministic"}})
 
 }  // namespace espalier

@@ -14,7 +14,7 @@ Schema Describe(ModegptConfig& config);
 ///   units that linear layers and convolutions read   ridge leverage (Nystrom, type I)
 ///   dims of an attention's queries and keys          sqrt of their energies' product (CR, type II)
 ///
-/// Source   Lin et al., "MoDeGPT", arXiv:2408.09632, §3.2, algorithms 1 and 2.
+/// Source   Lin et al., "MoDeGPT", arXiv:2408.09632, types I and II.
 /// Symbols  C -> GramStatistics::gram; C_q, C_k -> energies where queries and keys meet.
 /// Deviates A unit of several columns (a kernel's taps, a flattened map) gets the trace of its
 ///          block; several consumers add up. A unit of several dims (rotary pairs) gets the root of

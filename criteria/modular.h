@@ -10,7 +10,7 @@ namespace espalier {
 // Closed forms that shrink a pair of matrices from second moments of what runs through them.
 //
 // Source   Lin et al., "MoDeGPT: Modular Decomposition for Large Language Model Compression",
-//          arXiv:2408.09632, §3.2 (types I, II and III).
+//          arXiv:2408.09632 (types I, II and III).
 // All in float64; C is a mean or sum of x x^T.
 
 /// Type I: s_i = [C (C + lambda I)^-1]_ii with lambda = ridge * mean(diag C). [K]; in [0, 1).

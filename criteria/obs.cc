@@ -50,7 +50,7 @@ Tensor Obs::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Obs, ObsConfig,
                             {.name = "obs",
                              .summary = "optimal brain surgery on the consumers' inputs",
-                             .source = "arXiv:2301.00774 §3; arXiv:2203.07259 eq. (6)",
+                             .source = "arXiv:2301.00774; arXiv:2203.07259",
                              .facts = {"deterministic"}})
 
 }  // namespace espalier

@@ -12,12 +12,12 @@ Schema Describe(ObsConfig& config);
 /// Structured optimal brain surgery: the error in every consumer's outputs when the columns that
 /// read the unit go and the consumer's other columns make up for it.
 ///
-/// Source   Frantar, Alistarh, "SparseGPT", arXiv:2301.00774, §3 (H = 2 E x x^T of
-///          a layer's inputs, damping); Kurtic et al., arXiv:2203.07259, eq. (6) for removing
+/// Source   Frantar, Alistarh, "SparseGPT", arXiv:2301.00774 (H = 2 E x x^T of
+///          a layer's inputs, damping); Kurtic et al., arXiv:2203.07259, for removing
 ///          several weights at once.
 /// Symbols  Q -> the unit's columns; P = H^-1.
 /// Deviates Whole columns: sum over rows of w_Q (P_QQ)^-1 w_Q^T / 2, added up over the group's
-///          consumers. Consumers with more than max_gram columns use H's diagonal: sum of w_Q^2
+///          consumers. Consumers too wide for a Gram matrix use H's diagonal: sum of w_Q^2
 ///          H_QQ / 2. Where no convolution or linear layer reads the group (a branch that is added
 ///          to its trunk, an attention's queries) nothing can make up for a unit: E x^2. The
 ///          compensation is CompensateConsumers' (compensation.h).

@@ -21,7 +21,7 @@ namespace espalier {
 ///
 /// Source   local, global: arXiv:2301.12900; isomorphic: Fang et al., "Isomorphic Pruning for
 /// Vision
-///          Models", arXiv:2407.04616, §3.2; entropy_softmax: arXiv:2408.09632, §3.3.
+///          Models", arXiv:2407.04616; entropy_softmax: arXiv:2408.09632.
 enum class Scope { kLocal, kGlobal, kGlobalPerCost, kIsomorphic, kEntropySoftmax };
 inline const std::vector<std::string> kScopeNames = {"local", "global", "global_per_cost",
                                                      "isomorphic", "entropy_softmax"};
@@ -38,7 +38,7 @@ std::vector<int64_t> CountsAtShare(const Scores& scores, const std::vector<int64
 
 /// removed_g = groups * mean * softmax(-score / epsilon)_g, none above most[g]: what is above is
 /// spread over the others in proportion. The mean stays, as far as `most` allows.
-/// Source: arXiv:2408.09632, §3.3: maximises sum of s (1 - phi) plus epsilon times the entropy.
+/// Source: arXiv:2408.09632: maximises sum of s (1 - phi) plus epsilon times the entropy.
 std::vector<double> EntropyShares(std::span<const double> scores, double mean_removed,
                                   double epsilon, std::span<const double> most);
 
@@ -50,7 +50,7 @@ std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget);
 /// One number a group: equal when the operators that carry the group's units form the same graph.
 /// Widths and kernel sizes do not count; grouped and depthwise convolutions differ from dense ones.
 ///
-/// Source   arXiv:2407.04616, §3.2 (key of a group: the types and sides its dependencies join);
+/// Source   arXiv:2407.04616 (key of a group: the types and sides its dependencies join);
 ///          Weisfeiler, Lehman, 1968 (colour refinement).
 /// Deviates Colour refinement over the group's operators instead of the list of edges in the order
 ///          of a walk, which depends on where the walk starts.

@@ -10,7 +10,7 @@ namespace espalier {
 // w: [K] or [O, K] (rows are independent problems that share H); P = H^-1: [K, K].
 
 /// H + damping * mean(diag H) * I; columns that nothing reaches (H_jj = 0) get H_jj = 1 first.
-/// Source: Frantar, Alistarh, "SparseGPT", arXiv:2301.00774, §3.2, and its released code.
+/// Source: Frantar, Alistarh, "SparseGPT", arXiv:2301.00774, and its released code.
 Tensor Damp(const Tensor& hessian, double damping);
 /// P of a positive definite H. Errors: kModel when it is not.
 Tensor InverseOf(const Tensor& hessian);
@@ -19,8 +19,8 @@ Tensor UpperFactor(const Tensor& hessian);
 
 /// Change of the loss w^T H w / 2 summed over rows when the weights at `removed` go and the others
 /// move to make up for it: w_Q (P_QQ)^-1 w_Q^T / 2.
-/// Source: Kurtic et al., arXiv:2203.07259, eq. (6); Hassibi, Stork, "Optimal Brain Surgeon", NIPS
-/// 1992, eq. (5).
+/// Source: Kurtic et al., arXiv:2203.07259; Hassibi, Stork, "Optimal Brain Surgeon", NIPS
+/// 1992.
 double RemovalCost(const Tensor& w, const Tensor& inverse, const std::vector<int64_t>& removed);
 /// Each weight alone: w_q^2 / (2 P_qq). Shape of w.
 Tensor RemovalCosts(const Tensor& w, const Tensor& inverse);
@@ -31,12 +31,12 @@ Tensor RemoveWeights(const Tensor& w, const Tensor& inverse, const std::vector<i
                      bool joint = true);
 
 /// Inverse of damping * I + (1/m) G^T G by m rank-1 updates. gradients G: [m, B] -> [B, B].
-/// Source: arXiv:2004.14340, eq. (9): P <- P - (P g)(P g)^T / (m + g^T P g), P_0 = I / damping.
+/// Source: arXiv:2004.14340: P <- P - (P g)(P g)^T / (m + g^T P g), P_0 = I / damping.
 Tensor BlockFisherInverse(const Tensor& gradients, double damping);
 
 /// One layer pruned column by column, the error of each column moved to those right of it.
 ///
-/// Source   Frantar, Alistarh, "SparseGPT", arXiv:2301.00774, algorithm 1.
+/// Source   Frantar, Alistarh, "SparseGPT", arXiv:2301.00774.
 /// Symbols  U -> upper; B = B_s -> block.
 /// Deviates None; `mask` may be given instead of being chosen block by block.
 struct SparseGptResult {

@@ -228,7 +228,7 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
   std::vector<Tap> taps;
   reads.AddTaps(taps);
   if (needs.contains(Need::kGram)) {
-    grams.emplace(space, store, calibration.max_gram);
+    grams.emplace(space, store, calibration);
     grams->AddTaps(taps);
   }
   const Executor executor(space.network().graph);

@@ -43,9 +43,10 @@ struct Calibration {
   int64_t batches = 0;
   std::function<CalibrationBatch(int64_t batch)> get;  ///< the same batch for the same number
   CalibrationLoss loss = CrossEntropy;
-  int64_t max_samples = 256;       ///< of the sample gradients: the first ones of the batches
-  int64_t max_gram = 4608;         ///< consumers with more columns keep the diagonal only
-  int64_t max_rank_samples = 128;  ///< of each batch, for the ranks of feature maps
+  int64_t max_samples = 256;  ///< of the sample gradients: the first ones of the batches
+  int64_t max_gram = 4608;    ///< consumers with more columns keep the diagonal only
+  int64_t max_gram_bytes = int64_t{2} << 30;  ///< of all Grams; the widest keep the diagonal only
+  int64_t max_rank_samples = 32;              ///< of each batch, for the ranks of feature maps
   at::Device device = at::kCPU;
   std::function<bool()> stop{};  ///< asked between batches; may be empty
   std::function<void(int64_t done, int64_t total)> progress{};  ///< batches; may be empty
@@ -82,7 +83,7 @@ struct ReadStatistics {
 /// Of what one consumer multiplies: columns in the order of its weight seen as [rows, columns].
 struct GramStatistics {
   Tensor gram{};      ///< mean over positions of x x^T, [columns, columns] float64; undefined when
-                      ///< there are more than max_gram columns
+                      ///< there are too many columns, see Calibration
   Tensor diagonal{};  ///< its diagonal, always
 };
 

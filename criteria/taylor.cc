@@ -53,7 +53,7 @@ Tensor Taylor::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(Taylor, TaylorConfig,
                             {.name = "taylor",
                              .summary = "weights times gradients: the loss's expansion",
-                             .source = "arXiv:2305.11627 §3.2; arXiv:1906.10771 eq. (8)",
+                             .source = "arXiv:2305.11627; arXiv:1906.10771",
                              .facts = {kAcrossGroups, "deterministic"}})
 
 }  // namespace espalier

@@ -22,8 +22,8 @@ Schema Describe(TaylorConfig& config);
 /// square) after; batch and sample take the mean of the absolute values (or squares) of every
 /// batch's or sample's own.
 ///
-/// Source   Ma et al., "LLM-Pruner", arXiv:2305.11627, §3.2 (vector, element, mixed); Molchanov et
-///          al., "Importance Estimation for Neural Network Pruning", arXiv:1906.10771, eq. (8)
+/// Source   Ma et al., "LLM-Pruner", arXiv:2305.11627 (vector, element, mixed); Molchanov et
+///          al., "Importance Estimation for Neural Network Pruning", arXiv:1906.10771
 ///          (squared, there per batch).
 /// Symbols  F -> ParameterStatistics::fisher.
 /// Deviates mixed takes the mean gradient whatever accumulate says.

@@ -132,8 +132,9 @@ void ReadCollector::Finish(Statistics& statistics) const {
   }
 }
 
-GramCollector::GramCollector(const Space& space, const ParameterStore& store, int64_t max_gram)
-    : space_(space), store_(store), max_gram_(max_gram) {
+GramCollector::GramCollector(const Space& space, const ParameterStore& store,
+                             const Calibration& calibration)
+    : space_(space), store_(store) {
   std::set<std::string> wanted;
   for (const Group& group : space.groups())
     for (const Member& member : group.members)
@@ -146,7 +147,20 @@ GramCollector::GramCollector(const Space& space, const ParameterStore& store, in
     const std::string& name =
         store.Canonical(network.graph.values[static_cast<size_t>(weight)].target);
     if (!wanted.contains(name)) continue;
-    consumers_.push_back({.op = static_cast<int32_t>(i), .weight = name});
+    const Tensor& matrix = store.Get(name);
+    consumers_.push_back({.op = static_cast<int32_t>(i),
+                          .weight = name,
+                          .columns = matrix.numel() / matrix.size(0)});
+  }
+  std::vector<Consumer*> narrow_first;
+  for (Consumer& consumer : consumers_) narrow_first.push_back(&consumer);
+  std::stable_sort(narrow_first.begin(), narrow_first.end(),
+                   [](const Consumer* a, const Consumer* b) { return a->columns < b->columns; });
+  int64_t bytes = 0;
+  for (Consumer* consumer : narrow_first) {
+    bytes += consumer->columns * consumer->columns * static_cast<int64_t>(sizeof(double));
+    consumer->whole =
+        consumer->columns <= calibration.max_gram && bytes <= calibration.max_gram_bytes;
   }
 }
 
@@ -164,7 +178,6 @@ void GramCollector::Record(Consumer& consumer, const Tensor& given) const {
   const Op& op = space_.network().graph.ops[static_cast<size_t>(consumer.op)];
   const Tensor& weight = store_.Get(consumer.weight);
   const Tensor input = given.detach();
-  const int64_t columns = weight.numel() / weight.size(0);
   const auto add = [](Tensor& sum, const Tensor& part) {
     const Tensor exact = part.to(at::kCPU, at::kDouble);
     sum = sum.defined() ? sum + exact : exact;
@@ -172,7 +185,7 @@ void GramCollector::Record(Consumer& consumer, const Tensor& given) const {
   for (int64_t first = 0; first < input.size(0); first += kChunk) {
     const int64_t count = std::min(kChunk, input.size(0) - first);
     const Tensor x = InputColumns(op, weight, input.narrow(0, first, count));  // [K, positions]
-    if (columns <= max_gram_)
+    if (consumer.whole)
       add(consumer.gram, at::matmul(x, x.t()));
     else
       add(consumer.diagonal, x.square().sum(1, false, at::kDouble));

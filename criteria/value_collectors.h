@@ -46,14 +46,16 @@ class ReadCollector {
 /// Second moments of what consumers multiply, batch by batch.
 class GramCollector {
  public:
-  GramCollector(const Space& space, const ParameterStore& store, int64_t max_gram);
+  GramCollector(const Space& space, const ParameterStore& store, const Calibration& calibration);
   void AddTaps(std::vector<Tap>& taps);
   void Finish(Statistics& statistics) const;
 
  private:
   struct Consumer {
     int32_t op = -1;
-    std::string weight;         // canonical
+    std::string weight;  // canonical
+    int64_t columns = 0;
+    bool whole = false;         // the matrix, not only its diagonal
     Tensor gram{}, diagonal{};  // sums, float64
     double positions = 0;
   };
@@ -61,7 +63,6 @@ class GramCollector {
 
   const Space& space_;
   const ParameterStore& store_;
-  const int64_t max_gram_;
   std::vector<Consumer> consumers_;
 };
 

@@ -14,7 +14,7 @@ Schema Describe(WoodFisherConfig& config) {
 Tensor WoodFisher::Score(const GroupView& group, uint64_t /*seed*/) const {
   return ScoreMembers(group, config_.over, [&](const GroupView::Slice& slice) {
     ESPALIER_CHECK(slice.products, "'", slice.parameter, "' has no gradients");
-    // Eq. (6) with Q the whole block: w^T (lambda I + (1/m) sum g g^T) w / 2.
+    // rho_Q with Q the whole block: w^T (lambda I + (1/m) sum g g^T) w / 2.
     return 0.5 * (slice.products->sample_square + config_.damping * slice.SumPowers(2));
   });
 }
@@ -22,7 +22,7 @@ Tensor WoodFisher::Score(const GroupView& group, uint64_t /*seed*/) const {
 ESPALIER_REGISTER_CRITERION(WoodFisher, WoodFisherConfig,
                             {.name = "wood_fisher",
                              .summary = "loss change by the Fisher block of each unit",
-                             .source = "arXiv:2203.07259 eq. (6); arXiv:2004.14340",
+                             .source = "arXiv:2203.07259; arXiv:2004.14340",
                              .facts = {kAcrossGroups, "deterministic"}})
 
 }  // namespace espalier

@@ -13,7 +13,7 @@ Schema Describe(WoodFisherConfig& config);
 /// Block Fisher pruning of whole units: the second-order change of the loss when a unit's block of
 /// weights goes, with all cross terms inside the block.
 ///
-/// Source   Kurtic et al., "The Optimal BERT Surgeon", arXiv:2203.07259, eq. (6): rho_Q = w_Q^T
+/// Source   Kurtic et al., "The Optimal BERT Surgeon", arXiv:2203.07259: rho_Q = w_Q^T
 ///          (P_QQ)^-1 w_Q / 2 with P the inverse of F = lambda I + (1/m) sum_s g_s g_s^T; Singh,
 ///          Alistarh, "WoodFisher", arXiv:2004.14340.
 /// Symbols  lambda -> damping, m -> samples.

@@ -60,6 +60,7 @@ TEST(L1NormUnit, ReducesOverMembers) {
   EXPECT_EQ(Hand("l1_norm(reduce=max)"), (Values{3, 4}));
   EXPECT_EQ(Hand("l1_norm(reduce=prod)"), (Values{18, 2}));
   EXPECT_EQ(Hand("l1_norm(reduce=first)"), (Values{3, 0.5}));
+  EXPECT_EQ(Hand("l1_norm(reduce=last)"), (Values{2, 1}));
   const Values mean = Hand("l1_norm(reduce=mean)");
   EXPECT_DOUBLE_EQ(mean[0], 8.0 / 3);
   EXPECT_DOUBLE_EQ(mean[1], 5.5 / 3);
@@ -71,6 +72,27 @@ TEST(L2NormUnit, SumsSquaresOrAnyPower) {
   EXPECT_EQ(Hand("l2_norm(p=1)"), Hand("l1_norm"));
   // 1 + 8 + 27 + 8 = 44 and 0.125 + 64 + 1 = 65.125
   EXPECT_EQ(Hand("l2_norm(p=3)"), (Values{44, 65.125}));
+}
+
+/// conv (1 -> 2, one weight each) - flatten of 2x2 - linear (8 -> 1): a channel has four columns.
+TEST(L2NormUnit, FlattenedColumnsAreSummedInsideTheMemberFirst) {
+  Builder b("toy", 1);
+  const ValueId x = b.Conv2d("conv", b.Input("x", {2, 1, 2, 2}), 1, 2, {.kernel = 1});
+  const Network network = b.Finish({b.Linear("fc", b.Flatten(x), 8, 1, false)});
+  const Space space = BuildSpace(network);
+  ParameterStore store = network.store.Clone();
+  store.Set("conv.weight", at::tensor({3.F, -1.F}).view({2, 1, 1, 1}));
+  store.Set("fc.weight", at::tensor({1.F, 2.F, 0.F, -2.F, 1.F, 1.F, 1.F, 1.F}).view({1, 8}));
+  const auto score = [&](const std::string& reduce) {
+    return ScoreGroups(*MakeCriterion("l2_norm(reduce=" + reduce + ")"), space, store, 0)[0];
+  };
+  // conv: 9 and 1; fc: 1 + 4 + 0 + 4 = 9 and 4
+  EXPECT_EQ(score("sum"), (Values{18, 5}));
+  EXPECT_EQ(score("mean"), (Values{9, 2.5}));
+  EXPECT_EQ(score("max"), (Values{9, 4}));
+  EXPECT_EQ(score("prod"), (Values{81, 4}));
+  EXPECT_EQ(score("first"), (Values{9, 1}));
+  EXPECT_EQ(score("last"), (Values{9, 4}));
 }
 
 TEST(LampUnit, IsTheSquareRelativeToAllLargerOnes) {

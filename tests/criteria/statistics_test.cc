@@ -291,6 +291,23 @@ TEST(StatisticsUnit, GramIsOfWhatTheWeightMultiplies) {
   EXPECT_TRUE(at::equal(bounded.grams.at("b.weight").diagonal, expected.diagonal()));
 }
 
+TEST(StatisticsUnit, GramsTogetherAreBounded) {
+  const CalibratedNetwork net(7);  // conv2 multiplies 54 columns, fc 20
+  Calibration calibration = net.calibration();
+  calibration.max_gram_bytes = (20 * 20 + 54 * 54) * 8 - 1;
+  const auto collect = [&] {
+    return CollectStatistics(net.space(), net.network().store, {Need::kForward, Need::kGram},
+                             calibration);
+  };
+  const Statistics narrow = collect();
+  EXPECT_TRUE(narrow.grams.at("fc.weight").gram.defined());
+  EXPECT_FALSE(narrow.grams.at("conv2.weight").gram.defined());
+  for (const char* criterion : {"obs", "modegpt"})  // the diagonal is enough for a score
+    ScoreGroups(*MakeCriterion(criterion), net.space(), net.network().store, 0, &narrow);
+  ++calibration.max_gram_bytes;
+  EXPECT_TRUE(collect().grams.at("conv2.weight").gram.defined());
+}
+
 TEST(StatisticsUnit, SaysWhatIsWrongWithTheLossAndStopsWhenAsked) {
   const HandNet net;
   Calibration calibration = CalibrationOf({{.inputs = {kBoth}}});

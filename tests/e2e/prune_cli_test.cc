@@ -39,6 +39,26 @@ TEST(PruneCliE2e, PrunesVerifiesAndCanBePrunedAgain) {
   EXPECT_EQ(again.Json()["cost"]["canonical"]["macs"][0], macs[1]);
 }
 
+TEST(PruneCliE2e, RanksUnitsAcrossGroups) {
+  const auto widths = [](const std::vector<std::string>& options) {
+    std::vector<std::string> line = {"prune", "resnet20", "--macs", "0.5", "--dry-run", "--json"};
+    line.insert(line.end(), options.begin(), options.end());
+    const auto outcome = RunEspalier(line);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    const auto json = outcome.Json();
+    const auto macs = json["cost"]["canonical"]["macs"];
+    EXPECT_LE(macs[1].get<double>(), 0.5 * macs[0].get<double>());
+    std::vector<size_t> kept;
+    for (const auto& group : json["groups"]) kept.push_back(group["kept"].get<size_t>());
+    return kept;
+  };
+  const auto local = widths({}), global = widths({"--criterion", "lamp", "--scope", "global"});
+  EXPECT_EQ(local.size(), global.size());
+  EXPECT_NE(local, global);
+  EXPECT_NE(global, widths({"--criterion", "l2_norm(reduce=mean)", "--scope", "isomorphic",
+                            "--normaliser", "max"}));
+}
+
 TEST(PruneCliE2e, DryRunWritesNothing) {
   const TempFolder temp;
   const auto dry = RunEspalier(
@@ -139,6 +159,12 @@ TEST(ListCliE2e, DataSheetComesFromTheRegistry) {
   for (const auto& key : json["keys"])
     if (key["key"] == "batches") found = key["default"] == "200" && key["type"] == "integer";
   EXPECT_TRUE(found) << json.dump();
+  const auto sheets = RunEspalier({"list", "criteria", "--long"});
+  EXPECT_EQ(sheets.exit_code, 0) << sheets.err;
+  for (const char* part : {"wood_fisher: ", "arXiv:2203.07259", "as taylor(key=value, ...)",
+                           "one of signed, batch, sample", "comparable across groups"})
+    EXPECT_NE(sheets.out.find(part), std::string::npos) << part << '\n' << sheets.out;
+
   const auto text = RunEspalier({"list", "strategies", "autobot"});
   EXPECT_NE(text.out.find("2111.09635"), std::string::npos);
 }
