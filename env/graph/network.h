@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -95,7 +96,7 @@ class ParameterStore {
     StoreKind kind;
   };
   std::vector<Slot> slots_;
-  std::map<std::string, size_t> index_;
+  std::unordered_map<std::string, size_t> index_;
   std::vector<std::string> names_;
 };
 

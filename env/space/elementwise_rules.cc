@@ -16,12 +16,25 @@ struct Operand {
   std::vector<int64_t> sizes;
 };
 
-Operand OperandOf(const Call& c, ValueId value, int64_t rank, bool wanted) {
-  Operand operand{c.ids(value), c.t.sizes(value)};
-  if (!operand.ids.defined() && wanted) operand.ids = c.t.Usable(value, c.op.module_path);
-  operand.ids = Align(operand.ids, rank);
+Operand OperandOf(const Call& c, ValueId value, int64_t rank) {
+  Operand operand{Align(c.ids(value), rank), c.t.sizes(value)};
   operand.sizes.insert(operand.sizes.begin(), static_cast<size_t>(rank) - operand.sizes.size(), 1);
   return operand;
+}
+
+/// Labels of a stored operand that meets labels along one axis: that axis' coordinates. Undefined
+/// where it has no such axis, or is known by its elements.
+Tensor AlongOneAxis(const Call& c, ValueId value, const Tensor& other) {
+  const std::vector<int64_t> varying = VaryingAxes(other);
+  if (!c.t.IsStored(value) || varying.size() != 1) return {};
+  if (!at::isFloatingType(c.t.MetaOf(value).dtype)) return {};
+  const std::string& name = c.t.StoredName(value);
+  const int64_t axis = varying[0] - (c.out_rank() - c.rank(value));
+  if (axis < 0 || c.t.sizes(value)[static_cast<size_t>(axis)] == 1) return {};
+  const CoordinateAxis* known = c.t.FindAxis(name, axis);
+  if (c.t.FindElements(name) || (known && known->blocks > 1)) return {};
+  const auto& own = c.t.StoredAxis(value, axis, MemberRole::kChannel, false, c.op.module_path);
+  return LabelTracer::Along(c.out_rank(), varying[0], LabelTracer::Ids(own));
 }
 
 /// A stored operand can only be cut along axes on which the other one's labels run: along others
@@ -56,11 +69,15 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
   std::vector<ValueId> order = values;
   std::stable_partition(order.begin(), order.end(),
                         [&](ValueId value) { return c.ids(value).defined(); });
-  Operand result = OperandOf(c, order[0], rank, false);
+  Operand result = OperandOf(c, order[0], rank);
   for (size_t i = 1; i < order.size(); ++i) {
-    const bool fresh = !c.ids(order[i]).defined();
-    Operand next = OperandOf(c, order[i], rank, true);
-    if (fresh && result.ids.defined()) Narrow(c, next, result.ids);
+    Operand next = OperandOf(c, order[i], rank);
+    if (!next.ids.defined() && result.ids.defined())
+      next.ids = AlongOneAxis(c, order[i], result.ids);
+    if (!next.ids.defined()) {
+      next.ids = Align(c.t.Usable(order[i], c.op.module_path), rank);
+      if (result.ids.defined()) Narrow(c, next, result.ids);
+    }
     result.ids = Meet(c, result.ids, result.sizes, next.ids, next.sizes);
     for (size_t d = 0; d < result.sizes.size(); ++d)
       result.sizes[d] = std::max(result.sizes[d], next.sizes[d]);

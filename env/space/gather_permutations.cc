@@ -35,12 +35,13 @@ std::pair<int64_t, Tensor> PermutationOf(const Tensor& places, const std::vector
 
 }  // namespace
 
-Network GatherPermutations(Network network) {
+Network GatherPermutations(Network network, std::vector<ValueMeta>& meta) {
   Graph& graph = network.graph;
   const auto consumers = graph.Consumers();
-  std::vector<ValueMeta> meta;  // made when a first chain is met: most networks have none
   const at::NoGradGuard no_grad;
-  const auto sizes = [&](ValueId id) { return meta[static_cast<size_t>(id)].sizes; };
+  const auto sizes = [&](ValueId id) -> const std::vector<int64_t>& {
+    return meta[static_cast<size_t>(id)].sizes;
+  };
   const auto is_movement = [&](int32_t index) {
     const Op& op = graph.ops[static_cast<size_t>(index)];
     return Movements().contains(op.handle.operator_name().name) &&
@@ -51,42 +52,45 @@ Network GatherPermutations(Network network) {
   for (size_t first = 0; first < count; ++first) {
     if (!is_movement(static_cast<int32_t>(first)) || used.contains(static_cast<int32_t>(first)))
       continue;
-    const auto& next = consumers[static_cast<size_t>(graph.ops[first].outputs.front())];
-    if (next.size() != 1 || !is_movement(next.front())) continue;
-    if (meta.empty()) meta = InferMeta(network, 1);
     const ValueId start = std::get<ValueId>(graph.ops[first].args[0]);
     if (start == kNoValue || sizes(start).size() < 2) continue;
+    // The chain, as far as it has one reader each, up to where the sizes are last those it began
+    // with: only there it can be a permutation.
+    constexpr size_t kLongest = 6;
+    std::vector<int32_t> chain = {static_cast<int32_t>(first)};
+    size_t back = 0;  // length of the chain there
+    for (;;) {
+      const ValueId end = graph.ops[static_cast<size_t>(chain.back())].outputs.front();
+      if (chain.size() > 1 && sizes(end) == sizes(start)) back = chain.size();
+      const auto& readers = consumers[static_cast<size_t>(end)];
+      if (chain.size() == kLongest || readers.size() != 1 || !is_movement(readers.front())) break;
+      chain.push_back(readers.front());
+    }
+    if (back == 0) continue;
+    chain.resize(back);
     int64_t numel = 1;
     for (const int64_t size : sizes(start)) numel *= size;
     Tensor places = at::arange(numel, at::kLong).view(sizes(start));
-    auto last = static_cast<int32_t>(first);
     int32_t found = -1;
     std::pair<int64_t, Tensor> permutation{-1, {}};
-    std::vector<int32_t> chain;
-    constexpr size_t kLongest = 6;
-    while (chain.size() < kLongest && is_movement(last)) {
-      const Op& op = graph.ops[static_cast<size_t>(last)];
-      const auto results = RunMovement(op, places, meta);
+    size_t length = 0;
+    while (length < chain.size() && found < 0) {
+      const int32_t last = chain[length];
+      const auto results = RunMovement(graph.ops[static_cast<size_t>(last)], places, meta);
       if (results.empty()) break;
       places = results.front();
-      chain.push_back(last);
-      if (chain.size() > 1 && places.sizes() == at::IntArrayRef(sizes(start))) {
-        auto here = PermutationOf(places, sizes(start));
-        if (here.first >= 0) {
-          permutation = std::move(here);
-          found = last;
-        }
-      }
-      const auto& readers = consumers[static_cast<size_t>(op.outputs.front())];
-      if (readers.size() != 1 || found >= 0) break;
-      last = readers.front();
+      if (++length < 2 || places.sizes() != at::IntArrayRef(sizes(start))) continue;
+      permutation = PermutationOf(places, sizes(start));
+      if (permutation.first >= 0) found = last;
     }
+    chain.resize(length);
     if (found < 0) continue;
     used.insert(chain.begin(), chain.end());
     Op& op = graph.ops[static_cast<size_t>(found)];
     const ValueId index =
         AddBuffer(network, (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index",
                   permutation.second.contiguous());
+    meta.push_back({permutation.second.sizes().vec(), at::kLong});
     op.handle = FindOperator("aten::index_select", "");
     op.args = {start, c10::IValue(permutation.first), index};
   }
@@ -102,7 +106,10 @@ Network GatherPermutations(Network network) {
   }
   std::vector<Op> kept;
   for (size_t i = 0; i < graph.ops.size(); ++i)
-    if (needed[i]) kept.push_back(std::move(graph.ops[i]));
+    if (needed[i])
+      kept.push_back(std::move(graph.ops[i]));
+    else
+      for (const ValueId output : graph.ops[i].outputs) meta[static_cast<size_t>(output)] = {};
   graph.ops = std::move(kept);
   for (size_t i = 0; i < graph.ops.size(); ++i)
     for (const ValueId output : graph.ops[i].outputs)

@@ -1,6 +1,7 @@
 #include "env/space/label_rules.h"
 
 #include <ATen/ATen.h>
+#include <ATen/ExpandUtils.h>
 
 #include <algorithm>
 
@@ -46,11 +47,14 @@ void CopyLabels(const Call& c) {
 }
 
 void Tie(const Call& c, const std::vector<int64_t>& ids, const std::vector<int64_t>& coordinates) {
+  int32_t rigid = -1;
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] > 0)
+    if (ids[i] > 0) {
       c.t.Union(ids[i], coordinates[i]);
-    else
-      c.t.Pin(coordinates[i], Str(c.where(), ": reads data that cannot be cut"));
+      continue;
+    }
+    if (rigid < 0) rigid = c.t.Reason(Str(c.where(), ": reads data that cannot be cut"));
+    c.t.Pin(coordinates[i], rigid);
   }
 }
 
@@ -108,18 +112,26 @@ Tensor Remaining(const Call& c, const Tensor& ids, const std::vector<int64_t>& a
 
 /// Unions what meets element by element; labels that meet data which cannot be cut are pinned.
 Tensor UnionElements(const Call& c, const Tensor& a, const Tensor& b) {
-  const Tensor none = at::full({}, -1, at::kLong);
-  const auto both = at::broadcast_tensors({a.defined() ? a : none, b.defined() ? b : none});
-  const Tensor x = both[0].contiguous(), y = both[1].contiguous();
-  const int64_t* xs = x.const_data_ptr<int64_t>();
-  const int64_t* ys = y.const_data_ptr<int64_t>();
-  const std::string rigid = Str(c.where(), ": joined with data that cannot be cut");
+  const auto shape = !a.defined()   ? b.sizes().vec()
+                     : !b.defined() ? a.sizes().vec()
+                                    : at::infer_size(a.sizes(), b.sizes());
+  const Tensor none = LabelTracer::Make({-1}, std::vector<int64_t>(shape.size(), 1));
+  const Tensor x = (a.defined() ? a : none).expand(shape).contiguous();
+  const Tensor y = (b.defined() ? b : none).expand(shape).contiguous();
+  Tensor met = at::empty(shape, at::kLong);
+  const int64_t *xs = x.const_data_ptr<int64_t>(), *ys = y.const_data_ptr<int64_t>();
+  int64_t* result = met.mutable_data_ptr<int64_t>();
+  int32_t rigid = -1;
   for (int64_t i = 0; i < x.numel(); ++i) {
-    c.t.Union(xs[i], ys[i]);
-    if (xs[i] > 0 && ys[i] < 0) c.t.Pin(xs[i], rigid);
-    if (ys[i] > 0 && xs[i] < 0) c.t.Pin(ys[i], rigid);
+    const auto [low, high] = std::minmax(xs[i], ys[i]);
+    c.t.Union(low, high);
+    if (low < 0 && high > 0) {
+      if (rigid < 0) rigid = c.t.Reason(Str(c.where(), ": joined with data that cannot be cut"));
+      c.t.Pin(high, rigid);
+    }
+    result[i] = xs[i] > 0 ? xs[i] : ys[i] > 0 ? ys[i] : low;
   }
-  return at::where(x > 0, x, at::where(y > 0, y, at::minimum(x, y)));
+  return met;
 }
 
 namespace {

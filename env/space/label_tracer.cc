@@ -64,21 +64,53 @@ std::vector<int64_t> VaryingAxes(const Tensor& ids) {
   return axes;
 }
 
+namespace {
+
+/// The greatest label on every line along axis `d`, when there is no other on its line; undefined
+/// when there is. Next to filler (0) and nothing that cannot be cut (-1), filler does not count.
+Tensor SoleLabels(const Tensor& ids, int64_t d) {
+  std::vector<int64_t> shape = ids.sizes().vec();
+  const int64_t size = shape[static_cast<size_t>(d)];
+  int64_t inner = 1;
+  for (int64_t after = d + 1; after < ids.dim(); ++after) inner *= ids.size(after);
+  shape[static_cast<size_t>(d)] = 1;
+  Tensor highest = at::empty(shape, at::kLong);
+  const int64_t* from = ids.const_data_ptr<int64_t>();
+  int64_t* high = highest.mutable_data_ptr<int64_t>();
+  bool constant = true, padded = true;
+  for (int64_t line = 0; line < highest.numel(); line += inner, from += size * inner)
+    for (int64_t i = 0; i < inner; ++i) {
+      int64_t& most = high[line + i] = from[i];
+      for (int64_t k = 1; k < size; ++k) {
+        const int64_t label = from[k * inner + i];
+        if (label == most) continue;
+        constant = false;
+        padded = padded && std::min(label, most) == 0;
+        if (!padded) return {};
+        most = std::max(most, label);
+      }
+      padded = padded && most >= 0;
+      if (!constant && !padded) return {};
+    }
+  return highest;
+}
+
+}  // namespace
+
 Tensor Compress(Tensor ids) {
-  for (int64_t d = 0; d < ids.dim(); ++d) {
-    if (ids.size(d) <= 1) continue;
-    const Tensor high = ids.amax(d, /*keepdim=*/true);
-    const Tensor equal = ids == high;
-    if (equal.all().item<bool>() ||
-        equal.logical_or(ids == 0).logical_and(high >= 0).all().item<bool>())
-      ids = high;
-  }
+  for (int64_t d = 0; d < ids.dim(); ++d)  // first what was expanded: it costs nothing to see
+    if (ids.size(d) > 1 && ids.stride(d) == 0) ids = ids.narrow(d, 0, 1);
+  ids = ids.contiguous();
+  for (int64_t d = 0; d < ids.dim(); ++d)
+    if (ids.size(d) > 1)
+      if (const Tensor sole = SoleLabels(ids, d); sole.defined()) ids = sole;
   return ids;
 }
 
-LabelTracer::LabelTracer(Network& network)
-    : network_(network), meta_(InferMeta(network, 1)), labels_(network.graph.values.size()) {
-  Mint(1);  // id 0 means filler
+LabelTracer::LabelTracer(Network& network, std::vector<ValueMeta> meta)
+    : network_(network), meta_(std::move(meta)), labels_(network.graph.values.size()) {
+  rank_ = parent_ = {0};  // id 0 means filler
+  axis_of_ = {-1};
 }
 
 void LabelTracer::Run() {
@@ -88,18 +120,14 @@ void LabelTracer::Run() {
   for (const ValueId output : network_.graph.outputs) PinAll(labels(output).ids, "network output");
 }
 
-int64_t LabelTracer::Mint(int64_t count) {
-  const auto first = static_cast<int64_t>(rank_.size());
-  for (int64_t i = 0; i < count; ++i) {
-    rank_.push_back(0);
-    parent_.push_back(first + i);
-  }
-  sets_ = boost::disjoint_sets<int64_t*, int64_t*>(rank_.data(), parent_.data());
-  return first;
-}
-
 CoordinateAxis& LabelTracer::AddAxis(CoordinateAxis axis) {
-  axis.first = Mint(axis.count);
+  axis.first = coordinate_count();
+  const auto end = static_cast<size_t>(axis.first + axis.count);
+  rank_.resize(end, 0);
+  axis_of_.resize(end, static_cast<int32_t>(axes_.size()));
+  parent_.resize(end);
+  std::iota(parent_.begin() + axis.first, parent_.end(), axis.first);
+  sets_ = boost::disjoint_sets<int64_t*, int64_t*>(rank_.data(), parent_.data());
   axes_.push_back(std::move(axis));
   return axes_.back();
 }
@@ -109,28 +137,28 @@ const std::string& LabelTracer::StoredName(ValueId value) const {
   return network_.store.Canonical(network_.graph.values[static_cast<size_t>(value)].target);
 }
 
-const std::vector<int64_t>& LabelTracer::StoredSizes(const std::string& parameter) const {
-  for (size_t id = 0; id < meta_.size(); ++id)
-    if (const auto value = static_cast<ValueId>(id);
-        IsStored(value) && StoredName(value) == parameter)
-      return sizes(value);
-  ESPALIER_CHECK(false, "no value reads '", parameter, "'");
+int32_t& LabelTracer::StoredPlace(const std::string& parameter, int64_t axis) {
+  std::vector<int32_t>& places = stored_axes_[parameter];
+  if (places.empty()) places.assign(StoredSizes(parameter).size() + 1, -1);
+  return places.at(static_cast<size_t>(axis + 1));
 }
 
 CoordinateAxis& LabelTracer::StoredAxis(ValueId value, int64_t axis, MemberRole role, bool is_root,
                                         const std::string& layer, int64_t blocks, int64_t count) {
   const std::string& name = StoredName(value);
-  const auto [entry, fresh] = stored_axes_.try_emplace({name, axis}, axes_.size());
-  if (fresh)
-    AddAxis({.parameter = name,
-             .axis = axis,
-             .blocks = blocks,
-             .role = role,
-             .count = count >= 0 ? count : sizes(value)[static_cast<size_t>(axis)],
-             .is_root = is_root,
-             .layer = layer});
-  CoordinateAxis& known = axes_[entry->second];
-  if (!fresh && known.blocks != blocks)  // one tensor used with and without convolution groups
+  int32_t& place = StoredPlace(name, axis);
+  if (place < 0) {
+    place = static_cast<int32_t>(axes_.size());
+    return AddAxis({.parameter = name,
+                    .axis = axis,
+                    .blocks = blocks,
+                    .role = role,
+                    .count = count >= 0 ? count : sizes(value)[static_cast<size_t>(axis)],
+                    .is_root = is_root,
+                    .layer = layer});
+  }
+  CoordinateAxis& known = axes_[static_cast<size_t>(place)];
+  if (known.blocks != blocks)  // one tensor used with and without convolution groups
     for (int64_t i = 0; i < known.count; ++i)
       Pin(known.first + i, Str("'", name, "' is used in several block structures"));
   known.is_root = known.is_root || is_root;
@@ -142,14 +170,16 @@ Tensor LabelTracer::StoredElements(ValueId value, const std::string& layer) {
   int64_t count = 1;
   for (const int64_t size : sizes(value)) count *= size;
   if (count > kMostElements || count == 0) return {};
-  const auto [entry, fresh] = stored_axes_.try_emplace({StoredName(value), -1}, axes_.size());
-  if (fresh)
+  int32_t& place = StoredPlace(StoredName(value), -1);
+  if (place < 0) {
+    place = static_cast<int32_t>(axes_.size());
     AddAxis({.kind = CoordinateAxis::Kind::kElements,
              .parameter = StoredName(value),
              .axis = -1,
              .count = count,
              .layer = layer});
-  const int64_t first = axes_[entry->second].first;
+  }
+  const int64_t first = axes_[static_cast<size_t>(place)].first;
   return at::arange(first, first + count, at::kLong).view(sizes(value));
 }
 
@@ -166,7 +196,7 @@ Tensor LabelTracer::Usable(ValueId value, const std::string& layer) {
   const auto results = RunMovement(network_.graph.ops[static_cast<size_t>(from.op)],
                                    source.expand(sizes(from.source)), meta_);
   if (results.size() <= from.output) return {};
-  Set(value, Compress(results[from.output].contiguous()));
+  Set(value, Compress(results[from.output]));
   return labels(value).ids;
 }
 
@@ -190,7 +220,7 @@ LabelTracer::Origin LabelTracer::OriginOf(ValueId value, int64_t axis) const {
       if (results.size() <= step.output) return {};
       moved = results[step.output];
     }
-    const Tensor ids = Compress(moved.contiguous());
+    const Tensor ids = Compress(moved);
     if (VaryingAxes(ids) != std::vector<int64_t>{axis}) continue;
     const Tensor row = (ids.reshape({-1}) - 1).contiguous();
     const int64_t* data = row.const_data_ptr<int64_t>();
@@ -223,14 +253,14 @@ std::vector<int64_t> LabelTracer::KnownWeightIds(ValueId value, int64_t axis) {
 
 int64_t LabelTracer::InnerAxis(const Tensor& ids) {
   int64_t inner = -1, least = 0;
-  const auto place = [&](const Tensor& part) {
-    const int64_t id = part.flatten()[0].item<int64_t>();
+  const auto place = [&](int64_t offset) {
+    const int64_t id = ids.const_data_ptr<int64_t>()[offset];
     return id > 0 ? Find(id) : 0;
   };
   for (const int64_t axis : VaryingAxes(ids)) {
     int64_t step = 0;
     for (int64_t i = 1; i < ids.size(axis) && step == 0; ++i)
-      step = std::abs(place(ids.select(axis, i)) - place(ids));
+      step = std::abs(place(i * ids.stride(axis)) - place(0));
     if (step != 0 && (inner < 0 || step < least)) {
       inner = axis;
       least = step;
@@ -247,19 +277,19 @@ void LabelTracer::Union(int64_t a, int64_t b) {
   if (a > 0 && b > 0 && a != b) sets_.union_set(a, b);
 }
 
-void LabelTracer::Pin(int64_t id, const std::string& reason) {
-  if (id <= 0) return;
-  const auto [entry, fresh] =
-      reason_ids_.try_emplace(reason, static_cast<int32_t>(reasons_.size()));
-  if (fresh) reasons_.push_back(reason);
-  pins_.push_back({id, entry->second});
+int32_t LabelTracer::Reason(const std::string& text) {
+  const auto [entry, fresh] = reason_ids_.try_emplace(text, static_cast<int32_t>(reasons_.size()));
+  if (fresh) reasons_.push_back(text);
+  return entry->second;
 }
 
 void LabelTracer::PinAll(const Tensor& ids, const std::string& reason) {
   if (!ids.defined()) return;
   const Tensor flat = ids.reshape({-1}).contiguous();
   const int64_t* data = flat.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < flat.numel(); ++i) Pin(data[i], reason);
+  if (std::none_of(data, data + flat.numel(), [](int64_t id) { return id > 0; })) return;
+  const int32_t number = Reason(reason);
+  for (int64_t i = 0; i < flat.numel(); ++i) Pin(data[i], number);
 }
 
 void LabelTracer::AddRead(int32_t op, int32_t arg, int32_t element, Tensor ids) {
@@ -273,18 +303,19 @@ void LabelTracer::AddRuns(std::vector<int64_t> ids, int64_t runs, std::string wh
 std::vector<int64_t> LabelTracer::AxisIds(ValueId value, int64_t axis, const std::string& where) {
   const int64_t count = sizes(value)[static_cast<size_t>(axis)];
   const Labels& all = labels(value);
-  if (!all.defined()) return std::vector<int64_t>(static_cast<size_t>(count), -1);
-  Tensor rows = all.ids.movedim(axis, 0);
-  rows = rows.reshape({rows.size(0), -1}).contiguous();  // [1 or count, rest]
+  if (!all.defined() || count == 0) return std::vector<int64_t>(static_cast<size_t>(count), -1);
+  const int64_t along = all.ids.size(axis);  // 1 or count
+  const Tensor rows =                        // [along, rest]
+      all.ids.numel() == along ? all.ids.contiguous() : all.ids.movedim(axis, 0).contiguous();
   const int64_t* data = rows.const_data_ptr<int64_t>();
-  const int64_t rest = rows.size(1);
-  if (rows.size(0) > 1 && rest > 1)
+  const int64_t rest = rows.numel() / along;
+  if (along > 1 && rest > 1)
     for (int64_t other = 0; other < all.ids.dim(); ++other)
       if (other != axis && all.ids.size(other) > 1)
         PinAll(Slabs(all.ids, {other}), Str(where, ": treats all of them alike"));
   std::vector<int64_t> ids(static_cast<size_t>(count), 0);
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t* row = data + (rows.size(0) == 1 ? 0 : i) * rest;
+    const int64_t* row = data + (along == 1 ? 0 : i) * rest;
     bool rigid = false;
     int64_t& id = ids[static_cast<size_t>(i)];
     for (int64_t j = 0; j < rest; ++j) {
@@ -296,7 +327,7 @@ std::vector<int64_t> LabelTracer::AxisIds(ValueId value, int64_t axis, const std
     if (rigid && id > 0) Pin(id, Str(where, ": joined with data that cannot be cut"));
     if (rigid && id == 0) id = -1;
   }
-  if (rows.size(0) == 1 && count > 1 && ids[0] > 0) {
+  if (along == 1 && count > 1 && ids[0] > 0) {
     // One label for a whole axis that is contracted: the unit is not a slice of this axis.
     Pin(ids[0], Str(where, ": read along an axis it does not run along"));
     std::fill(ids.begin(), ids.end(), -1);
@@ -341,7 +372,7 @@ Tensor LabelTracer::Slabs(const Tensor& ids, const std::vector<int64_t>& kept) {
       slabs.push_back(entry->second);
     }
   }
-  return at::tensor(slabs, at::kLong).view(shape);
+  return Make(slabs, shape);
 }
 
 Tensor LabelTracer::Canonical(const Tensor& ids) {
@@ -355,26 +386,26 @@ Tensor LabelTracer::Canonical(const Tensor& ids) {
 Tensor LabelTracer::Along(int64_t rank, int64_t axis, const std::vector<int64_t>& ids) {
   std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
   shape[static_cast<size_t>(axis)] = static_cast<int64_t>(ids.size());
-  return at::tensor(ids, at::kLong).view(shape);
+  return Make(ids, shape);
+}
+
+Tensor LabelTracer::Make(const std::vector<int64_t>& ids, const std::vector<int64_t>& shape) {
+  Tensor made = at::empty(shape, at::kLong);
+  std::copy(ids.begin(), ids.end(), made.mutable_data_ptr<int64_t>());
+  return made;
 }
 
 std::vector<int64_t> LabelTracer::Ids(const CoordinateAxis& axis) {
   std::vector<int64_t> ids(static_cast<size_t>(axis.count));
-  for (int64_t i = 0; i < axis.count; ++i) ids[static_cast<size_t>(i)] = axis.first + i;
+  std::iota(ids.begin(), ids.end(), axis.first);
   return ids;
 }
 
-const CoordinateAxis& LabelTracer::AxisOf(int64_t id) const {
-  const auto after = std::upper_bound(
-      axes_.begin(), axes_.end(), id,
-      [](int64_t wanted, const CoordinateAxis& axis) { return wanted < axis.first; });
-  ESPALIER_CHECK(after != axes_.begin(), "no axis holds coordinate ", id);
-  return *(after - 1);
-}
-
 const CoordinateAxis* LabelTracer::FindAxis(const std::string& parameter, int64_t axis) const {
-  const auto found = stored_axes_.find({parameter, axis});
-  return found == stored_axes_.end() ? nullptr : &axes_[found->second];
+  const auto found = stored_axes_.find(parameter);
+  const int32_t place =
+      found == stored_axes_.end() ? -1 : found->second[static_cast<size_t>(axis + 1)];
+  return place < 0 ? nullptr : &axes_[static_cast<size_t>(place)];
 }
 
 const CoordinateAxis* LabelTracer::FindElements(const std::string& parameter) const {

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "env/graph/executor.h"
@@ -48,7 +49,7 @@ struct Labels {
 /// Cost     integer work on per-axis vectors; full-size label tensors only inside reshapes.
 class LabelTracer {
  public:
-  explicit LabelTracer(Network& network);
+  LabelTracer(Network& network, std::vector<ValueMeta> meta);
   void Run();
 
   // Results.
@@ -87,10 +88,16 @@ class LabelTracer {
     int64_t axis;
   };
   const std::vector<Numbering>& numberings() const { return numberings_; }
-  const CoordinateAxis& AxisOf(int64_t id) const;
+  /// The axis of a coordinate, by its place in axes(), or itself.
+  int32_t AxisIndex(int64_t id) const { return axis_of_[static_cast<size_t>(id)]; }
+  const CoordinateAxis& AxisOf(int64_t id) const {
+    return axes_[static_cast<size_t>(AxisIndex(id))];
+  }
   const CoordinateAxis* FindAxis(const std::string& parameter, int64_t axis) const;
   const CoordinateAxis* FindElements(const std::string& parameter) const;
-  const std::vector<int64_t>& StoredSizes(const std::string& parameter) const;
+  at::IntArrayRef StoredSizes(const std::string& parameter) const {
+    return network_.store.Get(parameter).sizes();
+  }
 
   // For the rules.
   Network& network() { return network_; }
@@ -118,7 +125,11 @@ class LabelTracer {
   std::vector<int64_t> KnownWeightIds(ValueId value, int64_t axis);
   const CoordinateAxis& PhantomAxis(int64_t count, const std::string& layer);
   void Union(int64_t a, int64_t b);
-  void Pin(int64_t id, const std::string& reason);
+  int32_t Reason(const std::string& text);  ///< its number, to pin many coordinates
+  void Pin(int64_t id, int32_t reason) {
+    if (id > 0) pins_.push_back({id, reason});
+  }
+  void Pin(int64_t id, const std::string& reason) { Pin(id, Reason(reason)); }
   void PinAll(const Tensor& ids, const std::string& reason);
   void AddRead(int32_t op, int32_t arg, int32_t element, Tensor ids);
   void AddNorm(int32_t op, int32_t arg, Tensor ids) { norms_.push_back({op, arg, 0, ids}); }
@@ -134,6 +145,8 @@ class LabelTracer {
   Tensor Slabs(const Tensor& ids, const std::vector<int64_t>& kept);
   /// Representatives instead of ids; axes along which they do not change become size 1.
   Tensor Canonical(const Tensor& ids);
+  /// int64 labels of this shape.
+  static Tensor Make(const std::vector<int64_t>& ids, const std::vector<int64_t>& shape);
   /// [1, .., count, .., 1] labels that run along one axis.
   static Tensor Along(int64_t rank, int64_t axis, const std::vector<int64_t>& ids);
   static std::vector<int64_t> Ids(const CoordinateAxis& axis);
@@ -156,15 +169,18 @@ class LabelTracer {
     std::vector<int64_t> places;
   };
   Origin OriginOf(ValueId value, int64_t axis) const;
-  int64_t Mint(int64_t count);
   CoordinateAxis& AddAxis(CoordinateAxis axis);
+  /// The place in axes_ of a stored axis (-1: elements), -1 when it has none yet; to be set.
+  int32_t& StoredPlace(const std::string& parameter, int64_t axis);
 
   Network& network_;
   std::vector<ValueMeta> meta_;
   std::vector<Labels> labels_;       // by value
   std::deque<CoordinateAxis> axes_;  // a deque: references stay valid while it grows
-  std::map<std::pair<std::string, int64_t>, size_t> stored_axes_;  // axis -1: elements
-  std::vector<int64_t> rank_, parent_;
+  /// Stored tensor -> by axis + 1 (0: its elements) the place in axes_, or -1.
+  std::unordered_map<std::string, std::vector<int32_t>> stored_axes_;
+  std::vector<int64_t> rank_, parent_;  // by coordinate
+  std::vector<int32_t> axis_of_;        // by coordinate
   boost::disjoint_sets<int64_t*, int64_t*> sets_{nullptr, nullptr};
   std::vector<PinRecord> pins_;
   std::vector<std::string> reasons_;

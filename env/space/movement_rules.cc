@@ -22,7 +22,7 @@ Tensor FullLabels(const Call& c, ValueId input) {
 }
 
 void SetMoved(const Call& c, ValueId output, const Tensor& moved) {
-  c.t.Set(output, Compress(moved.contiguous()));
+  c.t.Set(output, Compress(moved));
 }
 
 /// view, reshape, flatten and the like: labels are strided differently from the data, and sizes may
@@ -32,7 +32,7 @@ void Reshape(const Call& c) {
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
   const Tensor before = c.ids(input);
-  const Tensor after = Compress(labels.reshape(c.out_sizes()).contiguous());
+  const Tensor after = Compress(labels.reshape(c.out_sizes()));
   // An axis count that is computed at run time cannot follow a cut.
   for (const char* argument : {"size", "shape", "sizes"}) {
     const int arg = c.op.ArgIndex(argument);
@@ -88,7 +88,7 @@ void Slice(const Call& c) {
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
   const int64_t rank = c.rank(input), dim = c.Dim("dim", rank);
-  const Tensor compressed = Compress(labels.contiguous());
+  const Tensor compressed = Compress(labels);
   const bool cut = compressed.size(dim) > 1;
   const bool is_slice = c.name() == "aten::slice";
   if (cut && is_slice) {
@@ -114,7 +114,7 @@ void Split(const Call& c) {
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined() && !c.t.IsMovedStored(c.out())) return;
   const int64_t dim = c.Dim("dim", c.rank(input));
-  const bool cut = !labels.defined() || Compress(labels.contiguous()).size(dim) > 1;
+  const bool cut = !labels.defined() || Compress(labels).size(dim) > 1;
   if (cut && c.name() != "aten::split_with_sizes") {
     std::vector<int64_t> sizes;
     for (const ValueId output : c.op.outputs)
@@ -157,7 +157,7 @@ void Roll(const Call& c) {
 void Gather(const Call& c, ValueId input, int64_t dim, ValueId index) {
   const Tensor labels = FullLabels(c, input);
   if (!labels.defined()) return;
-  const Tensor compressed = Compress(labels.contiguous());
+  const Tensor compressed = Compress(labels);
   if (compressed.size(dim) == 1) {
     c.t.Set(c.out(), compressed);
     return;
@@ -198,7 +198,7 @@ void Index(const Call& c) {
     for (const int64_t axis : indexed) UnionAlong(c, labels, axis);
     labels = c.t.Canonical(labels).expand(c.t.sizes(input));
   }
-  const Tensor compressed = Compress(labels.contiguous());
+  const Tensor compressed = Compress(labels);
   bool on_units = false;
   for (const int64_t axis : indexed) on_units = on_units || compressed.size(axis) > 1;
   if (on_units) {
@@ -258,7 +258,7 @@ void Join(const Call& c) {
     shape[static_cast<size_t>(dim)] = is_stack ? 1 : c.t.sizes(values[i])[static_cast<size_t>(dim)];
     parts[i] = parts[i].expand(shape);
   }
-  c.t.Set(c.out(), Compress(at::cat(parts, dim).contiguous()));
+  c.t.Set(c.out(), Compress(at::cat(parts, dim)));
 }
 
 /// Zero padding. Padding along the units' own axis is made of units too (a shortcut padded with

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
-#include <set>
+#include <unordered_map>
 
 #include "env/base/error.h"
 
@@ -95,32 +95,41 @@ void CheckSelection(const Space& space, const Selection& selection) {
 
 /// Kept indices of every (parameter, axis) that loses coordinates.
 void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) {
-  struct Removed {
-    int64_t blocks = 1;
-    std::set<int64_t> indices;
+  struct Removal {
+    int64_t axis, blocks;
+    std::vector<uint8_t> gone;  // by coordinate
   };
-  std::map<std::pair<std::string, int64_t>, Removed> removed;
+  std::unordered_map<std::string, std::vector<Removal>> removals;  // by parameter
   for (size_t g = 0; g < space.groups().size(); ++g)
-    for (const Member& member : space.groups()[g].members)
-      for (int64_t u = 0; u < member.units(); ++u) {
-        if (mask[static_cast<size_t>(space.unit_offset(g) + member.first_unit + u)]) continue;
-        Removed& axis = removed[{member.parameter, member.axis}];
-        axis.blocks = member.blocks;
-        const auto first = member.indices.begin() + u * member.per_unit;
-        axis.indices.insert(first, first + member.per_unit);
+    for (const Member& member : space.groups()[g].members) {
+      const uint8_t* kept = mask.data() + space.unit_offset(g) + member.first_unit;
+      if (std::find(kept, kept + member.units(), 0) == kept + member.units()) continue;
+      auto& axes = removals[member.parameter];
+      auto axis = std::find_if(axes.begin(), axes.end(),
+                               [&](const Removal& known) { return known.axis == member.axis; });
+      if (axis == axes.end()) {
+        const int64_t size = space.network().store.Get(member.parameter).size(member.axis);
+        axis = axes.insert(axis, {member.axis, member.blocks,
+                                  std::vector<uint8_t>(static_cast<size_t>(size * member.blocks))});
       }
-  for (const auto& [key, axis] : removed) {
-    const auto& [parameter, number] = key;
-    const int64_t size = space.network().store.Get(parameter).size(number);
-    KeptAxis kept{number, std::vector<std::vector<int64_t>>(static_cast<size_t>(axis.blocks))};
-    for (int64_t block = 0; block < axis.blocks; ++block)
-      for (int64_t i = 0; i < size; ++i)
-        if (!axis.indices.contains(block * size + i))
-          kept.kept[static_cast<size_t>(block)].push_back(i);
-    for (const auto& list : kept.kept)
-      ESPALIER_CHECK(!list.empty() && list.size() == kept.kept.front().size(), parameter, " axis ",
-                     number, ": blocks keep unequal counts, or nothing");
-    plan.kept[parameter].push_back(std::move(kept));
+      const int64_t* index = member.indices.data();
+      for (int64_t u = 0; u < member.units(); ++u, index += member.per_unit)
+        for (int64_t i = 0; i < member.per_unit && !kept[u]; ++i)
+          axis->gone[static_cast<size_t>(index[i])] = 1;
+    }
+  for (auto& [parameter, axes] : removals) {
+    std::sort(axes.begin(), axes.end(),
+              [](const Removal& a, const Removal& b) { return a.axis < b.axis; });
+    for (const Removal& axis : axes) {
+      KeptAxis kept{axis.axis, std::vector<std::vector<int64_t>>(static_cast<size_t>(axis.blocks))};
+      const size_t size = axis.gone.size() / kept.kept.size();
+      for (size_t i = 0; i < axis.gone.size(); ++i)
+        if (!axis.gone[i]) kept.kept[i / size].push_back(static_cast<int64_t>(i % size));
+      for (const auto& list : kept.kept)
+        ESPALIER_CHECK(!list.empty() && list.size() == kept.kept.front().size(), parameter,
+                       " axis ", axis.axis, ": blocks keep unequal counts, or nothing");
+      plan.kept[parameter].push_back(std::move(kept));
+    }
   }
 }
 

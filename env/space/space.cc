@@ -11,11 +11,6 @@
 
 namespace espalier {
 
-int32_t Space::group_of_unit(int64_t unit) const {
-  const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), unit);
-  return static_cast<int32_t>(after - offsets_.begin()) - 1;
-}
-
 int64_t Space::layer_sets() const {
   std::set<int32_t> sets;
   for (const Group& group : groups_) sets.insert(group.layer_set);
@@ -33,10 +28,10 @@ Space BuildSpace(const Network& network, const SpaceOptions& options) {
     throw Error(ErrorKind::kConfig,
                 Str("space.attention = \"", options.attention, "\": expected dims, heads or both"),
                 SuggestName(options.attention, {"dims", "heads", "both"}));
-  return SpaceBuilder(
-             GatherPermutations(options.decouple_residuals ? DecoupleResiduals(network) : network),
-             options)
-      .Build();
+  Network own = options.decouple_residuals ? DecoupleResiduals(network) : network;
+  std::vector<ValueMeta> meta = InferMeta(own, 1);
+  own = GatherPermutations(std::move(own), meta);
+  return SpaceBuilder(std::move(own), std::move(meta), options).Build();
 }
 
 Tensor EffectiveFactors(const Space& space, const Tensor& factors) {

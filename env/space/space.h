@@ -136,9 +136,9 @@ class Space {
   const std::vector<Numbering>& numberings() const { return numberings_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
   int64_t layer_sets() const;                                        ///< distinct Group::layer_set
-  int64_t total_units() const { return total_units_; }
+  int64_t total_units() const { return static_cast<int64_t>(group_of_.size()); }
   int64_t unit_offset(size_t group) const { return offsets_[group]; }  ///< first global unit number
-  int32_t group_of_unit(int64_t unit) const;
+  int32_t group_of_unit(int64_t unit) const { return group_of_[static_cast<size_t>(unit)]; }
   /// The unit without which this one cannot be there (the head of a dim), global; -1 = none.
   int32_t parent_of_unit(int64_t unit) const { return parents_[static_cast<size_t>(unit)]; }
   int32_t FindGroup(const std::string& name) const;  ///< -1 when absent
@@ -152,10 +152,9 @@ class Space {
   std::vector<Pin> pins_;
   std::vector<ReadPoint> reads_, norms_;
   std::vector<Numbering> numberings_;
-  std::vector<int32_t> parents_;  // by unit
+  std::vector<int32_t> group_of_, parents_;  // by unit
   std::vector<ValueShape> values_;
   std::vector<int64_t> offsets_;
-  int64_t total_units_ = 0;
 };
 
 Space BuildSpace(const Network& network, const SpaceOptions& options = {});

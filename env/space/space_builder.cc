@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <regex>
+#include <unordered_map>
 
 #include "env/base/error.h"
 
@@ -29,23 +31,26 @@ std::string ModuleOf(const std::string& parameter) {
 
 }  // namespace
 
-SpaceBuilder::SpaceBuilder(Network network, const SpaceOptions& options)
+SpaceBuilder::SpaceBuilder(Network network, std::vector<ValueMeta> meta,
+                           const SpaceOptions& options)
     : options_(options),
       space_([&] {
         Space space;
         space.network_ = std::move(network);
         return space;
       }()),
-      tracer_(space_.network_) {}
+      tracer_(space_.network_, std::move(meta)) {}
 
 Space SpaceBuilder::Build() {
   tracer_.Run();
   Exclude();
   classes_.emplace(tracer_);
+  inexact_.resize(classes_->all().size());
   for (const LabelTracer::Read& norm : tracer_.norms()) {
-    const Tensor flat = norm.ids.reshape({-1}).contiguous();
+    const Tensor flat = norm.ids.contiguous();
     for (int64_t i = 0; i < flat.numel(); ++i)
-      inexact_.insert(classes_->Of(flat.const_data_ptr<int64_t>()[i]));
+      if (const int32_t index = classes_->Of(flat.const_data_ptr<int64_t>()[i]); index >= 0)
+        inexact_[static_cast<size_t>(index)] = true;
   }
   MakeGroups();
   MakeHeads();
@@ -74,15 +79,12 @@ void SpaceBuilder::Exclude() {
   }
 }
 
-SpaceBuilder::Pattern SpaceBuilder::PatternOf(const std::vector<int64_t>& ids) const {
+SpaceBuilder::Pattern SpaceBuilder::PatternOf(std::span<const int64_t> ids) const {
   Pattern pattern;
-  const CoordinateAxis* axis = nullptr;
   for (const int64_t id : ids) {  // ascending: an axis' coordinates follow each other
-    if (axis == nullptr || id >= axis->first + axis->count) {
-      axis = &tracer_.AxisOf(id);
-      if (axis->kind != CoordinateAxis::Kind::kSlab) pattern.push_back({axis->first, 0});
-    }
-    if (axis->kind != CoordinateAxis::Kind::kSlab) ++pattern.back().second;
+    const int32_t axis = tracer_.AxisIndex(id);
+    if (pattern.empty() || pattern.back().first != axis) pattern.push_back({axis, 0});
+    ++pattern.back().second;
   }
   return pattern;
 }
@@ -90,43 +92,43 @@ SpaceBuilder::Pattern SpaceBuilder::PatternOf(const std::vector<int64_t>& ids) c
 /// Classes of one pattern, joined with those whose blocks have to keep as many.
 void SpaceBuilder::MakeGroups() {
   UnitClasses& classes = *classes_;
-  std::map<Pattern, size_t> patterns;
-  std::vector<size_t> parent;  // over pattern numbers
-  std::vector<size_t> number(classes.all().size(), 0);
-  const auto find = [&](size_t set) {
-    while (parent[set] != set) set = parent[set];
+  std::vector<int32_t> parent(static_cast<size_t>(classes.pattern_count()));  // patterns -> sets
+  std::iota(parent.begin(), parent.end(), 0);
+  const auto set_of = [&](int32_t index) {
+    int32_t set = classes[index].pattern;
+    while (parent[static_cast<size_t>(set)] != set) set = parent[static_cast<size_t>(set)];
     return set;
   };
-  for (size_t c = 0; c < classes.all().size(); ++c) {
-    if (!classes.all()[c].free()) continue;
-    const auto [entry, fresh] =
-        patterns.try_emplace(PatternOf(classes.all()[c].ids), parent.size());
-    if (fresh) parent.push_back(parent.size());
-    number[c] = entry->second;
-  }
   for (const UnitClasses::Blocks& blocks : classes.blocks()) {
     int32_t first = -1;
     for (const auto& slab : blocks.slabs)
       for (const int32_t index : slab) {
         if (!classes[index].free()) continue;
         if (first < 0) first = index;
-        parent[find(number[static_cast<size_t>(index)])] = find(number[static_cast<size_t>(first)]);
+        parent[static_cast<size_t>(set_of(index))] = set_of(first);
       }
   }
-  std::map<size_t, std::vector<int32_t>> sets;
-  for (size_t c = 0; c < classes.all().size(); ++c)
-    if (classes.all()[c].free()) sets[find(number[c])].push_back(static_cast<int32_t>(c));
-  std::vector<std::pair<int64_t, std::vector<int32_t>>> ordered;  // by first root coordinate
-  for (auto& [set, members] : sets) {
-    std::sort(members.begin(), members.end(),
-              [&](int32_t a, int32_t b) { return classes[a].root < classes[b].root; });
-    ordered.push_back({classes[members.front()].root, members});
+  const auto count = static_cast<int32_t>(classes.all().size());
+  std::vector<int32_t> sets(classes.all().size(), -1);  // by class
+  std::vector<int32_t> free;                            // classes in the order of their roots
+  for (int32_t index = 0; index < count; ++index) {
+    if (!classes[index].free()) continue;
+    sets[static_cast<size_t>(index)] = set_of(index);
+    free.push_back(index);
   }
-  std::sort(ordered.begin(), ordered.end());
-  for (auto& [root, members] : ordered) {
+  std::sort(free.begin(), free.end(),
+            [&](int32_t a, int32_t b) { return classes[a].root < classes[b].root; });
+  std::vector<std::vector<int32_t>> ordered;  // sets by their first root
+  std::unordered_map<int32_t, size_t> place;
+  for (const int32_t index : free) {
+    const auto [entry, fresh] = place.try_emplace(sets[static_cast<size_t>(index)], ordered.size());
+    if (fresh) ordered.emplace_back();
+    ordered[entry->second].push_back(index);
+  }
+  for (std::vector<int32_t>& members : ordered) {
     int64_t blocks = 1;
     std::string where;
-    if (!OrderByBlocks(members, blocks, where)) {
+    if (!OrderByBlocks(members, sets, blocks, where)) {
       for (const int32_t index : members) classes.Pin(index, where);
       continue;
     }
@@ -141,40 +143,43 @@ void SpaceBuilder::MakeGroups() {
   }
 }
 
-/// Brings classes into the order of their finest block structure. False, with the reason, when the
-/// structures they are in do not nest.
-bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, int64_t& blocks,
-                                 std::string& where) const {
-  const std::set<int32_t> members(classes.begin(), classes.end());
+/// Brings the classes of one set into the order of their finest block structure. False, with the
+/// reason, when the structures they are in do not nest.
+bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
+                                 int64_t& blocks, std::string& where) const {
+  const int32_t set = sets[static_cast<size_t>(classes.front())];
   std::vector<std::pair<std::vector<std::vector<int32_t>>, std::string>> structures;
   for (const UnitClasses::Blocks& known : classes_->blocks()) {
-    std::vector<std::vector<int32_t>> slabs;
+    std::vector<std::vector<int32_t>> slabs(1);
     for (const auto& slab : known.slabs) {
-      slabs.emplace_back();
       for (const int32_t index : slab)
-        if (members.contains(index)) slabs.back().push_back(index);
-      if (slabs.back().empty()) slabs.pop_back();
+        if (sets[static_cast<size_t>(index)] == set) slabs.back().push_back(index);
+      if (!slabs.back().empty()) slabs.emplace_back();
     }
+    slabs.pop_back();
     if (slabs.size() > 1) structures.push_back({std::move(slabs), known.where});
   }
   if (structures.empty()) return true;
   std::sort(structures.begin(), structures.end(),
             [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
   auto& finest = structures.front().first;
-  std::map<int32_t, size_t> slab_of;
-  for (size_t s = 0; s < finest.size(); ++s)
-    for (const int32_t index : finest[s]) slab_of[index] = s;
+  std::vector<size_t> slab_of(sets.size());  // by class
+  size_t in_slabs = 0;
+  for (size_t s = 0; s < finest.size(); ++s) {
+    in_slabs += finest[s].size();
+    for (const int32_t index : finest[s]) slab_of[static_cast<size_t>(index)] = s;
+  }
   where = Str(structures.front().second, ": blocks of different structure");
   const size_t length = finest.front().size();
   for (const auto& slab : finest)
     if (slab.size() != length) return false;
-  if (slab_of.size() != classes.size()) return false;  // some units are in no block
+  if (in_slabs != classes.size()) return false;  // some units are in no block
   for (const auto& [slabs, place] : structures) {
     where = Str(place, ": blocks of different structure");
     for (const auto& slab : slabs) {
       if (slab.size() != slabs.front().size()) return false;
       std::map<size_t, size_t> parts;
-      for (const int32_t index : slab) ++parts[slab_of[index]];
+      for (const int32_t index : slab) ++parts[slab_of[static_cast<size_t>(index)]];
       for (const auto& [part, count] : parts)
         if (count != length) return false;
     }
@@ -188,8 +193,9 @@ bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, int64_t& blocks,
   std::sort(order.begin(), order.end());
   std::vector<size_t> rank(finest.size());
   for (size_t i = 0; i < order.size(); ++i) rank[order[i].second] = i;
-  std::stable_sort(classes.begin(), classes.end(),
-                   [&](int32_t a, int32_t b) { return rank[slab_of[a]] < rank[slab_of[b]]; });
+  std::stable_sort(classes.begin(), classes.end(), [&](int32_t a, int32_t b) {
+    return rank[slab_of[static_cast<size_t>(a)]] < rank[slab_of[static_cast<size_t>(b)]];
+  });
   blocks = static_cast<int64_t>(finest.size());
   return true;
 }
@@ -200,78 +206,91 @@ std::string SpaceBuilder::UniqueName(const std::string& base) {
   return name;
 }
 
+/// Units get their numbers group by group.
+void SpaceBuilder::AddUnits(Group group, const std::vector<int32_t>& members) {
+  const auto number = static_cast<int32_t>(space_.groups_.size());
+  space_.offsets_.push_back(space_.total_units());
+  for (const int32_t index : members) {
+    (*classes_)[index].unit = static_cast<int32_t>(space_.total_units());
+    space_.group_of_.push_back(number);
+  }
+  space_.groups_.push_back(std::move(group));
+}
+
 void SpaceBuilder::AddGroup(const std::vector<int32_t>& members, int64_t blocks,
                             const std::string& kind) {
-  UnitClasses& classes = *classes_;
+  const UnitClasses& classes = *classes_;
   Group group;
   group.name = UniqueName(ModuleOf(tracer_.AxisOf(classes[members.front()].root).parameter));
   group.kind = kind;
   group.units = static_cast<int64_t>(members.size());
   group.blocks = blocks;
-  std::vector<std::vector<int64_t>> ids;
+  std::vector<std::span<const int64_t>> units;
   for (const int32_t index : members) {
-    ids.push_back(classes[index].ids);
-    group.exact = group.exact && !inexact_.contains(index);
+    units.push_back(classes[index].ids);
+    group.exact = group.exact && !inexact_[static_cast<size_t>(index)];
   }
-  AddMembers(group, members, ids);
-  space_.offsets_.push_back(space_.total_units_);
-  for (const int32_t index : members)
-    classes[index].unit = static_cast<int32_t>(space_.total_units_++);
-  space_.groups_.push_back(std::move(group));
+  AddMembers(group, units);
+  AddUnits(std::move(group), members);
 }
 
-/// One Member per run of units and tensor axis they touch.
-void SpaceBuilder::AddMembers(Group& group, const std::vector<int32_t>& classes,
-                              const std::vector<std::vector<int64_t>>& ids) const {
-  for (size_t start = 0; start < classes.size();) {
-    const Pattern pattern = PatternOf(ids[start]);
-    size_t end = start;
-    while (end < classes.size() && PatternOf(ids[end]) == pattern) ++end;
-    for (const auto& [first, per_unit] : pattern) {
-      const CoordinateAxis& axis = tracer_.AxisOf(first);
+/// One Member per run of units and tensor axis they touch. units: the coordinates of each.
+void SpaceBuilder::AddMembers(Group& group,
+                              const std::vector<std::span<const int64_t>>& units) const {
+  const auto same_axis = [&](int64_t a, int64_t b) {
+    return tracer_.AxisIndex(a) == tracer_.AxisIndex(b);
+  };
+  for (size_t start = 0, end = 0; start < units.size(); start = end) {
+    while (end < units.size() && std::ranges::equal(units[start], units[end], same_axis)) ++end;
+    size_t from = 0;  // place of the axis' coordinates in those of each unit
+    for (const auto& [number, count] : PatternOf(units[start])) {
+      const size_t begin = std::exchange(from, from + count);
+      const CoordinateAxis& axis = tracer_.axes()[static_cast<size_t>(number)];
       if (axis.parameter.empty()) continue;  // phantoms: only literals follow
       Member member{axis.parameter,
                     axis.axis,
                     axis.blocks,
                     axis.role,
-                    per_unit,
+                    static_cast<int64_t>(count),
                     {},
                     static_cast<int64_t>(start)};
-      const auto cut = axis.kind == CoordinateAxis::Kind::kElements
-                           ? classes_->CutOf(axis)
-                           : UnitClasses::ElementsCut{axis.axis, axis.blocks};
-      int64_t inner = 1;
-      if (axis.kind == CoordinateAxis::Kind::kElements) {
-        member.axis = cut.axis;
-        member.blocks = cut.blocks;
-        const auto& sizes = tracer_.StoredSizes(axis.parameter);
-        for (size_t d = static_cast<size_t>(cut.axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
-        const int64_t size = cut.blocks > 1 ? axis.count : sizes[static_cast<size_t>(cut.axis)];
-        member.per_unit = per_unit * size / axis.count;
-        for (size_t u = start; u < end; ++u) {
-          std::set<int64_t> indices;
-          for (const int64_t id : ids[u])
-            if (id >= first && id < first + axis.count) indices.insert((id - first) / inner % size);
-          member.per_unit = static_cast<int64_t>(indices.size());
-          member.indices.insert(member.indices.end(), indices.begin(), indices.end());
-        }
-      } else {
-        for (size_t u = start; u < end; ++u) {
-          auto id = std::lower_bound(ids[u].begin(), ids[u].end(), first);
-          for (; id != ids[u].end() && *id < first + axis.count; ++id)
-            member.indices.push_back(*id - first);
-        }
-      }
+      member.indices.reserve(count * (end - start));
+      for (size_t u = start; u < end; ++u)
+        for (const int64_t id : units[u].subspan(begin, count))
+          member.indices.push_back(id - axis.first);
+      if (axis.kind == CoordinateAxis::Kind::kElements) ElementsToAxis(axis, member);
       group.members.push_back(std::move(member));
     }
-    start = end;
   }
+}
+
+/// From elements of a tensor to indices along the axis that its units run along.
+void SpaceBuilder::ElementsToAxis(const CoordinateAxis& elements, Member& member) const {
+  const auto cut = classes_->CutOf(elements);
+  const auto sizes = tracer_.StoredSizes(elements.parameter);
+  const auto axis = static_cast<size_t>(cut.axis);
+  int64_t inner = 1;
+  for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= sizes[d];
+  const int64_t size = cut.blocks > 1 ? elements.count : sizes[axis];
+  const int64_t units = member.units();
+  std::vector<int64_t> indices;
+  for (int64_t unit = 0; unit < units; ++unit) {
+    const auto first = member.indices.begin() + unit * member.per_unit;
+    std::vector<int64_t> own(first, first + member.per_unit);
+    for (int64_t& index : own) index = index / inner % size;
+    std::sort(own.begin(), own.end());
+    indices.insert(indices.end(), own.begin(), std::unique(own.begin(), own.end()));
+  }
+  member.axis = cut.axis;
+  member.blocks = cut.blocks;
+  member.per_unit = static_cast<int64_t>(indices.size()) / units;
+  member.indices = std::move(indices);
 }
 
 /// Heads: units that own what is tied to the head itself and all coordinates of its dims.
 void SpaceBuilder::MakeHeads() {
   UnitClasses& classes = *classes_;
-  space_.parents_.assign(static_cast<size_t>(space_.total_units_), -1);
+  space_.parents_.assign(space_.group_of_.size(), -1);
   if (options_.attention == "dims") return;
   std::map<std::pair<Pattern, std::vector<int32_t>>, std::vector<int32_t>> sets;
   for (size_t c = 0; c < classes.all().size(); ++c) {
@@ -296,17 +315,16 @@ void SpaceBuilder::MakeHeads() {
     group.name = UniqueName(ModuleOf(tracer_.AxisOf(root(members.front())).parameter) + ".heads");
     group.units = static_cast<int64_t>(members.size());
     std::vector<std::vector<int64_t>> ids;
-    std::map<std::string, int64_t> rows;  // producer -> coordinates of one unit
     for (const int32_t index : members) {
-      std::vector<int64_t> all = classes[index].ids;
+      std::vector<int64_t>& all = ids.emplace_back();
+      all.assign(classes[index].ids.begin(), classes[index].ids.end());
       for (const int32_t dim : classes[index].covered) {
         all.insert(all.end(), classes[dim].ids.begin(), classes[dim].ids.end());
-        group.exact = group.exact && !inexact_.contains(dim);
+        group.exact = group.exact && !inexact_[static_cast<size_t>(dim)];
       }
       std::sort(all.begin(), all.end());
-      ids.push_back(std::move(all));
     }
-    AddMembers(group, members, ids);
+    AddMembers(group, {ids.begin(), ids.end()});
     int64_t least = 0, most = 0;
     for (const Member& member : group.members)
       if (member.role == MemberRole::kProducer && member.axis == 0 &&
@@ -315,15 +333,12 @@ void SpaceBuilder::MakeHeads() {
         most = std::max(most, member.per_unit);
       }
     group.kind = most > least ? "kv_group" : "head";
-    space_.offsets_.push_back(space_.total_units_);
-    for (const int32_t index : members) {
-      classes[index].unit = static_cast<int32_t>(space_.total_units_++);
-      space_.parents_.push_back(-1);
+    AddUnits(std::move(group), members);
+    space_.parents_.resize(space_.group_of_.size(), -1);
+    for (const int32_t index : members)
       for (const int32_t dim : classes[index].covered)
         if (const int32_t unit = classes[dim].unit; unit >= 0)
           space_.parents_[static_cast<size_t>(unit)] = classes[index].unit;
-    }
-    space_.groups_.push_back(std::move(group));
   }
 }
 

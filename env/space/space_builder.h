@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,28 +15,30 @@ namespace espalier {
 
 /// Chains of reshapes and transposes whose net effect is a permutation of one axis (channel
 /// shuffle) become one index_select over a stored list: after a cut, order and counts need not be
-/// regular.
-Network GatherPermutations(Network network);
+/// regular. meta: of the network's values, kept up to date.
+Network GatherPermutations(Network network, std::vector<ValueMeta>& meta);
 
 /// Turns the tracer's coordinates into units, groups, pins and axis counts.
 class SpaceBuilder {
  public:
-  SpaceBuilder(Network network, const SpaceOptions& options);
+  SpaceBuilder(Network network, std::vector<ValueMeta> meta, const SpaceOptions& options);
   Space Build();
 
  private:
-  /// (first id of an axis, coordinates on it) for every axis a class touches: classes with the same
-  /// pattern couple the same tensors in the same way and compete with each other.
-  using Pattern = std::vector<std::pair<int64_t, int64_t>>;
+  /// (number of an axis, coordinates on it) for every axis that coordinates lie on: units with the
+  /// same pattern couple the same tensors in the same way and compete with each other.
+  using Pattern = std::vector<std::pair<int32_t, size_t>>;
 
   void Exclude();
-  Pattern PatternOf(const std::vector<int64_t>& ids) const;
+  Pattern PatternOf(std::span<const int64_t> ids) const;
   void MakeGroups();
   void MakeHeads();
   void AddGroup(const std::vector<int32_t>& classes, int64_t blocks, const std::string& kind);
-  void AddMembers(Group& group, const std::vector<int32_t>& classes,
-                  const std::vector<std::vector<int64_t>>& ids) const;
-  bool OrderByBlocks(std::vector<int32_t>& classes, int64_t& blocks, std::string& where) const;
+  void AddUnits(Group group, const std::vector<int32_t>& members);
+  void AddMembers(Group& group, const std::vector<std::span<const int64_t>>& units) const;
+  void ElementsToAxis(const CoordinateAxis& elements, Member& member) const;
+  bool OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
+                     int64_t& blocks, std::string& where) const;
   std::string UniqueName(const std::string& base);
   int32_t UnitOf(int64_t id) const;
   int32_t UnitOfClass(int32_t index) const;
@@ -52,7 +55,7 @@ class SpaceBuilder {
   LabelTracer tracer_;
   std::optional<UnitClasses> classes_;  // once the trace is done
   std::set<std::string> names_;
-  std::set<int32_t> inexact_;  // classes that take part in a statistic
+  std::vector<bool> inexact_;  // by class: takes part in a statistic
 };
 
 }  // namespace espalier

@@ -11,20 +11,21 @@
 namespace espalier {
 
 ReadPoint SpaceBuilder::MakePoint(const LabelTracer::Read& read) const {
-  const Tensor flat = read.ids.contiguous();
-  std::vector<int64_t> units;
-  for (int64_t i = 0; i < flat.numel(); ++i)
-    units.push_back(UnitOf(flat.const_data_ptr<int64_t>()[i]) + 1);  // 0 = not prunable
-  const Tensor numbers = Compress(at::tensor(units, at::kLong).view(flat.sizes()));
+  const Tensor ids = read.ids.contiguous();
+  Tensor numbers = at::empty(ids.sizes(), at::kLong);
+  std::transform(ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + ids.numel(),
+                 numbers.mutable_data_ptr<int64_t>(),
+                 [&](int64_t id) { return UnitOf(id) + 1; });  // 0 = not prunable
+  numbers = Compress(numbers);
   ReadPoint point{read.op, read.arg, read.element, -1, {}};
   const std::vector<int64_t> varying = VaryingAxes(numbers);
   if (varying.size() == 1)
     point.axis = varying.front();
   else
     point.shape = numbers.sizes().vec();
-  const Tensor found = numbers.contiguous();
-  for (int64_t i = 0; i < found.numel(); ++i)
-    point.unit.push_back(static_cast<int32_t>(found.const_data_ptr<int64_t>()[i]) - 1);
+  const int64_t* found = numbers.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < numbers.numel(); ++i)
+    point.unit.push_back(static_cast<int32_t>(found[i]) - 1);
   // Compress lets a unit stand in for rigid entries beside it only where all agree.
   if (varying.empty() && numbers.dim() > 0 && point.unit.front() < 0) point.unit.clear();
   return point;
@@ -62,13 +63,18 @@ void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> 
   if (std::none_of(units.begin(), units.end(), [](int32_t unit) { return unit >= 0; })) return;
   AxisCount count;
   std::map<std::pair<int32_t, int32_t>, int64_t> coordinates;  // (group, parent's group) -> count
+  auto last = coordinates.end();
   for (const int32_t unit : units) {
     if (unit < 0) {
       ++count.constant;
       continue;
     }
     const int32_t parent = in_block ? -1 : space_.parent_of_unit(unit);
-    ++coordinates[{space_.group_of_unit(unit), parent < 0 ? -1 : space_.group_of_unit(parent)}];
+    const std::pair groups(space_.group_of_unit(unit),
+                           parent < 0 ? -1 : space_.group_of_unit(parent));
+    if (last == coordinates.end() || last->first != groups)
+      last = coordinates.try_emplace(groups, 0).first;
+    ++last->second;
   }
   for (const auto& [groups, times] : coordinates) {
     const Group& group = space_.groups_[static_cast<size_t>(groups.first)];
@@ -92,10 +98,9 @@ void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
     return number > 0 ? UnitOfClass(static_cast<int32_t>(number - 1)) : -1;
   };
   if (varying.size() == 1) {
-    const Tensor row = classes.reshape({-1}).contiguous();
-    std::vector<int32_t> units;
-    for (int64_t i = 0; i < row.numel(); ++i)
-      units.push_back(unit_of(row.const_data_ptr<int64_t>()[i]));
+    std::vector<int32_t> units(static_cast<size_t>(classes.numel()));
+    const int64_t* row = classes.const_data_ptr<int64_t>();
+    std::transform(row, row + classes.numel(), units.begin(), unit_of);
     return SetAxis(shape, static_cast<size_t>(varying[0]), std::move(units), false);
   }
   const int64_t inner = classes_->InnerAxis(classes);
@@ -126,9 +131,11 @@ void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
 
 void SpaceBuilder::MakeValues() {
   const Graph& graph = space_.network_.graph;
+  space_.values_.reserve(graph.values.size());
   for (size_t id = 0; id < graph.values.size(); ++id) {
     ValueShape shape;
     shape.sizes = tracer_.meta()[id].sizes;
+    shape.axes.reserve(shape.sizes.size());
     for (const int64_t size : shape.sizes) shape.axes.push_back({size, {}});
     shape.blocks.assign(shape.sizes.size(), 1);
     shape.unit.resize(shape.sizes.size());

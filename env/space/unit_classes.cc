@@ -13,6 +13,7 @@ namespace espalier {
 UnitClasses::UnitClasses(LabelTracer& tracer) : tracer_(tracer) {
   JoinElements();
   Collect();
+  NumberPatterns();
   CheckElements();
   CollectBlocks();
   CollectSlabs();
@@ -22,7 +23,7 @@ UnitClasses::UnitClasses(LabelTracer& tracer) : tracer_(tracer) {
 void UnitClasses::Pin(int32_t index, const std::string& reason) {
   UnitClass& owner = (*this)[index];
   if (owner.reason >= 0) return;
-  tracer_.Pin(owner.ids.front(), reason);
+  tracer_.Pin(owner.first, reason);
   owner.reason = tracer_.pins().back().reason;
 }
 
@@ -33,7 +34,7 @@ void UnitClasses::JoinElements() {
   for (const CoordinateAxis& elements : tracer_.axes()) {
     if (elements.kind != CoordinateAxis::Kind::kElements) continue;
     any = true;
-    const auto& sizes = tracer_.StoredSizes(elements.parameter);
+    const auto sizes = tracer_.StoredSizes(elements.parameter);
     int64_t inner = elements.count;
     for (size_t axis = 0; axis < sizes.size(); ++axis) {
       inner /= sizes[axis];
@@ -49,7 +50,7 @@ void UnitClasses::JoinElements() {
     ++members[static_cast<size_t>(tracer_.Find(id))];
   for (const CoordinateAxis& elements : tracer_.axes()) {
     if (elements.kind != CoordinateAxis::Kind::kElements) continue;
-    const auto& sizes = tracer_.StoredSizes(elements.parameter);
+    const auto sizes = tracer_.StoredSizes(elements.parameter);
     int64_t inner = elements.count;
     for (const int64_t size : sizes) {
       inner /= size;
@@ -71,8 +72,8 @@ void UnitClasses::JoinElements() {
   }
 }
 
-UnitClasses::ElementsCut UnitClasses::CutOf(const CoordinateAxis& elements) const {
-  const auto& sizes = tracer_.StoredSizes(elements.parameter);
+UnitClasses::ElementsCut UnitClasses::FindCut(const CoordinateAxis& elements) const {
+  const auto sizes = tracer_.StoredSizes(elements.parameter);
   const Tensor classes =
       ClassesOf(at::arange(elements.first, elements.first + elements.count, at::kLong).view(sizes));
   const std::vector<int64_t> varying = VaryingAxes(classes);
@@ -84,7 +85,8 @@ UnitClasses::ElementsCut UnitClasses::CutOf(const CoordinateAxis& elements) cons
 /// A tensor that is cut along two axes at once cannot be sliced.
 void UnitClasses::CheckElements() {
   for (const CoordinateAxis& elements : tracer_.axes()) {
-    if (elements.kind != CoordinateAxis::Kind::kElements || CutOf(elements).axis >= 0) continue;
+    if (elements.kind != CoordinateAxis::Kind::kElements) continue;
+    if ((cuts_[elements.first] = FindCut(elements)).axis >= 0) continue;
     for (int64_t id = elements.first; id < elements.first + elements.count; ++id)
       if (const int32_t index = Of(id); (*this)[index].free())
         Pin(index, Str("'", elements.parameter, "' would be cut along several axes"));
@@ -92,46 +94,87 @@ void UnitClasses::CheckElements() {
 }
 
 void UnitClasses::Collect() {
-  class_of_.assign(static_cast<size_t>(tracer_.coordinate_count()), -1);
+  const auto count = static_cast<size_t>(tracer_.coordinate_count());
+  class_of_.assign(count, -1);
+  std::vector<size_t> sizes;  // by class: coordinates that are no slabs
+  const auto is_slab = [](const CoordinateAxis& axis) {
+    return axis.kind == CoordinateAxis::Kind::kSlab;
+  };
   for (const CoordinateAxis& axis : tracer_.axes())
     for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
-      const int64_t representative = tracer_.Find(id);
-      int32_t& known = class_of_[static_cast<size_t>(representative)];
+      int32_t& known = class_of_[static_cast<size_t>(tracer_.Find(id))];
       if (known < 0) {
         known = static_cast<int32_t>(classes_.size());
-        classes_.emplace_back();
+        classes_.emplace_back().first = id;
+        sizes.push_back(0);
       }
       const int32_t index = known;
       class_of_[static_cast<size_t>(id)] = index;
       UnitClass& owner = (*this)[index];
-      owner.ids.push_back(id);
-      owner.is_slab = owner.is_slab || axis.kind == CoordinateAxis::Kind::kSlab;
+      owner.is_slab = owner.is_slab || is_slab(axis);
       if (axis.is_root && owner.root == 0) owner.root = id;
+      if (!is_slab(axis)) ++sizes[static_cast<size_t>(index)];
     }
+  ids_.resize(count);
+  std::vector<int64_t*> next;  // by class: where its next coordinate goes
+  int64_t* start = ids_.data();
+  for (size_t c = 0; c < classes_.size(); start += sizes[c++]) {
+    classes_[c].ids = {start, sizes[c]};
+    next.push_back(start);
+  }
+  for (const CoordinateAxis& axis : tracer_.axes())
+    for (int64_t id = axis.first; id < axis.first + axis.count && !is_slab(axis); ++id)
+      *next[static_cast<size_t>(Of(id))]++ = id;
   for (const auto& [id, reason] : tracer_.pins()) {
     UnitClass& owner = (*this)[Of(id)];
     if (owner.reason < 0) owner.reason = reason;
   }
 }
 
+/// A class walks from pattern to pattern, one step a coordinate. Axes are visited in order, so each
+/// pattern has to know the last axis that was stepped to from it only.
+void UnitClasses::NumberPatterns() {
+  struct Step {
+    int32_t axis = -1, to = 0;
+  };
+  std::vector<Step> steps(1);  // by pattern; 0 is the empty one
+  for (const CoordinateAxis& axis : tracer_.axes()) {
+    if (axis.kind == CoordinateAxis::Kind::kSlab) continue;
+    for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
+      int32_t& pattern = (*this)[Of(id)].pattern;
+      const int32_t number = tracer_.AxisIndex(id);
+      if (Step& step = steps[static_cast<size_t>(pattern)]; step.axis != number) {
+        step = {number, static_cast<int32_t>(steps.size())};
+        pattern = step.to;
+        steps.emplace_back();
+      } else {
+        pattern = step.to;
+      }
+    }
+  }
+  pattern_count_ = static_cast<int32_t>(steps.size());
+}
+
 Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
-  Tensor classes = ids.contiguous().clone();
-  int64_t* data = classes.mutable_data_ptr<int64_t>();
+  Tensor classes = at::empty(ids.sizes(), at::kLong);
+  const Tensor from = ids.contiguous();
   // Filler stays 0 and classes count from 1, so that Compress sees through spatial padding.
-  for (int64_t i = 0; i < classes.numel(); ++i) data[i] = data[i] > 0 ? Of(data[i]) + 1 : data[i];
+  std::transform(from.const_data_ptr<int64_t>(), from.const_data_ptr<int64_t>() + from.numel(),
+                 classes.mutable_data_ptr<int64_t>(),
+                 [&](int64_t id) { return id > 0 ? Of(id) + 1 : id; });
   return Compress(classes);
 }
 
 int64_t UnitClasses::InnerAxis(const Tensor& classes) const {
-  const auto place = [&](const Tensor& part) {
-    const int64_t number = part.flatten()[0].item<int64_t>();
-    return number > 0 ? (*this)[static_cast<int32_t>(number - 1)].ids.front() : 0;
+  const auto place = [&](int64_t offset) {
+    const int64_t number = classes.const_data_ptr<int64_t>()[offset];
+    return number > 0 ? (*this)[static_cast<int32_t>(number - 1)].first : 0;
   };
   int64_t inner = -1, least = 0;
   for (const int64_t axis : VaryingAxes(classes)) {
     int64_t step = 0;  // to the next class along the axis; parts may share classes (query and key)
     for (int64_t i = 1; i < classes.size(axis) && step == 0; ++i)
-      step = std::abs(place(classes.select(axis, i)) - place(classes));
+      step = std::abs(place(i * classes.stride(axis)) - place(0));
     if (inner < 0 || step < least) {
       inner = axis;
       least = step;
@@ -185,6 +228,8 @@ void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::
   std::sort(slabs.begin(), slabs.end());
   slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());
   if (slabs.size() < 2) return;
+  for (const Blocks& known : blocks_)
+    if (known.slabs == slabs) return;
   std::map<int32_t, size_t> owner;
   bool overlap = false;
   for (size_t s = 0; s < slabs.size(); ++s)
@@ -197,8 +242,6 @@ void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::
       Pin(index, Str(where, ": runs along two axes that share units"));
     return;
   }
-  for (const Blocks& known : blocks_)
-    if (known.slabs == slabs) return;
   blocks_.push_back({std::move(slabs), where});
 }
 
@@ -251,22 +294,24 @@ void UnitClasses::SettlePins() {
           }
     }
   }
+  std::vector<const UnitClass*> owner(classes_.size());  // the slab looked at last that covers it
   for (UnitClass& slab : classes_) {
     if (!slab.is_slab || slab.reason >= 0) continue;
     for (const int32_t member : slab.covered)
       if (!(*this)[member].free()) {
-        Pin(Of(slab.ids.front()), "a head with dims that cannot be cut");
+        Pin(Of(slab.first), "a head with dims that cannot be cut");
         break;
       }
     if (slab.reason >= 0) continue;
     // In every block structure a head is whole blocks, or the others would lack a part.
-    const std::set<int32_t> covered(slab.covered.begin(), slab.covered.end());
+    for (const int32_t member : slab.covered) owner[static_cast<size_t>(member)] = &slab;
     for (const Blocks& blocks : blocks_)
       for (const auto& part : blocks.slabs) {
-        const auto inside = std::count_if(part.begin(), part.end(),
-                                          [&](int32_t index) { return covered.contains(index); });
+        const auto inside = std::count_if(part.begin(), part.end(), [&](int32_t index) {
+          return owner[static_cast<size_t>(index)] == &slab;
+        });
         if (inside != 0 && inside != static_cast<int64_t>(part.size()))
-          Pin(Of(slab.ids.front()), Str(blocks.where, ": a head is not a whole block there"));
+          Pin(Of(slab.first), Str(blocks.where, ": a head is not a whole block there"));
       }
   }
 }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,8 +13,10 @@ namespace espalier {
 
 /// One class of coupled coordinates: what disappears when a single channel disappears.
 struct UnitClass {
-  std::vector<int64_t> ids;      ///< ascending
+  int64_t first = 0;             ///< its lowest coordinate
+  std::span<const int64_t> ids;  ///< ascending; those of slabs left out
   int32_t reason = -1;           ///< pinned when >= 0: index into the tracer's reasons
+  int32_t pattern = 0;           ///< classes with as many coordinates on the same axes share it
   int64_t root = 0;              ///< first coordinate of a root axis; 0 = none
   bool is_slab = false;          ///< a head: goes with all classes of its slabs
   std::vector<int32_t> covered;  ///< is_slab: those classes, ascending
@@ -42,12 +46,13 @@ class UnitClasses {
     std::string where;
   };
   const std::vector<Blocks>& blocks() const { return blocks_; }
+  int32_t pattern_count() const { return pattern_count_; }
   /// How a tensor known by its elements is cut: along `axis`, in `blocks` of axis 0 (see Member).
   struct ElementsCut {
     int64_t axis = -1;  ///< -1: its units do not run along one axis, and are pinned
     int64_t blocks = 1;
   };
-  ElementsCut CutOf(const CoordinateAxis& elements) const;
+  ElementsCut CutOf(const CoordinateAxis& elements) const { return cuts_.at(elements.first); }
   /// Classes of a value's labels, [-1 rigid], in the compressed shape.
   Tensor ClassesOf(const Tensor& ids) const;
   /// The axis of class labels along which units follow each other; the other varying axes are
@@ -57,6 +62,8 @@ class UnitClasses {
  private:
   void JoinElements();
   void Collect();
+  void NumberPatterns();
+  ElementsCut FindCut(const CoordinateAxis& elements) const;
   void CheckElements();
   void CollectBlocks();
   void AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::string& where);
@@ -66,6 +73,9 @@ class UnitClasses {
   LabelTracer& tracer_;
   std::vector<UnitClass> classes_;
   std::vector<int32_t> class_of_;  // by coordinate id
+  std::vector<int64_t> ids_;       // of all classes, class by class
+  int32_t pattern_count_ = 0;
+  std::map<int64_t, ElementsCut> cuts_;  // by first coordinate
   std::vector<Blocks> blocks_;
 };
 
