@@ -1,7 +1,5 @@
 #pragma once
 
-#include <boost/pending/disjoint_sets.hpp>
-
 #include <deque>
 #include <map>
 #include <string>
@@ -10,6 +8,7 @@
 
 #include "env/graph/executor.h"
 #include "env/graph/network.h"
+#include "env/space/labels.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -33,14 +32,6 @@ struct CoordinateAxis {
   std::string layer{};   ///< module path of the op that reads it
 };
 
-/// Labels of one value: an int64 tensor of the value's rank, with size 1 on axes along which the
-/// labels do not change. Entries: > 0 coordinate id, 0 filler (spatial zero padding), -1 data that
-/// cannot be cut. Undefined: all -1. Labels may run along several axes (heads and their dims).
-struct Labels {
-  Tensor ids;
-  bool defined() const { return ids.defined(); }
-};
-
 /// Runs a network's ops on labels instead of numbers and records which coordinates are coupled.
 /// Rewrites ops whose arguments could not follow a cut (chunk, strided slice, roll) in place.
 ///
@@ -53,8 +44,13 @@ class LabelTracer {
   void Run();
 
   // Results.
-  int64_t Find(int64_t id) { return sets_.find_set(id); }
-  int64_t coordinate_count() const { return static_cast<int64_t>(rank_.size()); }
+  /// The lowest coordinate among those that are coupled with this one.
+  int64_t Find(int64_t id) {
+    const auto parent = [&](int64_t of) -> int32_t& { return parent_[static_cast<size_t>(of)]; };
+    while (parent(id) != id) id = parent(id) = parent(parent(id));
+    return id;
+  }
+  int64_t coordinate_count() const { return static_cast<int64_t>(parent_.size()); }
   const std::deque<CoordinateAxis>& axes() const { return axes_; }
   const std::vector<ValueMeta>& meta() const { return meta_; }
   const Labels& labels(ValueId value) const { return labels_[static_cast<size_t>(value)]; }
@@ -179,9 +175,8 @@ class LabelTracer {
   std::deque<CoordinateAxis> axes_;  // a deque: references stay valid while it grows
   /// Stored tensor -> by axis + 1 (0: its elements) the place in axes_, or -1.
   std::unordered_map<std::string, std::vector<int32_t>> stored_axes_;
-  std::vector<int64_t> rank_, parent_;  // by coordinate
-  std::vector<int32_t> axis_of_;        // by coordinate
-  boost::disjoint_sets<int64_t*, int64_t*> sets_{nullptr, nullptr};
+  // Sets of coupled coordinates, as a forest that halves its paths; both by coordinate.
+  std::vector<int32_t> parent_, axis_of_;
   std::vector<PinRecord> pins_;
   std::vector<std::string> reasons_;
   std::map<std::string, int32_t> reason_ids_;
@@ -197,17 +192,5 @@ class LabelTracer {
   };
   std::map<ValueId, Moved> moved_;
 };
-
-/// Runs a data movement (reshape, permute, slice ...) on a tensor of the shape of its first
-/// argument, on numbers instead of data; reshapes go to the recorded sizes of the outputs. Empty
-/// when an argument is not known.
-std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector<ValueMeta>& meta);
-
-/// Axes along which compressed labels run.
-std::vector<int64_t> VaryingAxes(const Tensor& ids);
-
-/// Shrinks every axis along which the labels do not change to size 1. Filler (0) counts as equal to
-/// anything, so that spatial padding does not make a channel label run over space.
-Tensor Compress(Tensor ids);
 
 }  // namespace espalier

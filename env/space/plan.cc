@@ -113,9 +113,9 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
                                   std::vector<uint8_t>(static_cast<size_t>(size * member.blocks))});
       }
       const int64_t* index = member.indices.data();
-      for (int64_t u = 0; u < member.units(); ++u, index += member.per_unit)
-        for (int64_t i = 0; i < member.per_unit && !kept[u]; ++i)
-          axis->gone[static_cast<size_t>(index[i])] = 1;
+      for (int64_t u = 0; u < member.units(); ++u)
+        for (int64_t i = 0; i < member.per_unit; ++i)
+          axis->gone[static_cast<size_t>(*index++)] |= !kept[u];
     }
   for (auto& [parameter, axes] : removals) {
     std::sort(axes.begin(), axes.end(),
@@ -123,8 +123,16 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
     for (const Removal& axis : axes) {
       KeptAxis kept{axis.axis, std::vector<std::vector<int64_t>>(static_cast<size_t>(axis.blocks))};
       const size_t size = axis.gone.size() / kept.kept.size();
-      for (size_t i = 0; i < axis.gone.size(); ++i)
-        if (!axis.gone[i]) kept.kept[i / size].push_back(static_cast<int64_t>(i % size));
+      const uint8_t* gone = axis.gone.data();
+      for (auto& list : kept.kept) {
+        list.resize(size);
+        size_t count = 0;  // no branch: which go is as good as random
+        for (size_t i = 0; i < size; ++i) {
+          list[count] = static_cast<int64_t>(i);
+          count += !*gone++;
+        }
+        list.resize(count);
+      }
       for (const auto& list : kept.kept)
         ESPALIER_CHECK(!list.empty() && list.size() == kept.kept.front().size(), parameter,
                        " axis ", axis.axis, ": blocks keep unequal counts, or nothing");
@@ -188,41 +196,76 @@ Plan MakePlan(const Space& space, const Selection& selection) {
 
 namespace {
 
-/// index_select for contiguous tensors on the CPU: one pass of plain copies, where ATen's goes
-/// through an iterator for every element of the axes before `axis`.
-Tensor Gather(const Tensor& tensor, int64_t axis, const std::vector<int64_t>& kept) {
-  const auto count = static_cast<int64_t>(kept.size());
-  if (!tensor.is_cpu() || !tensor.is_contiguous() || tensor.numel() == 0)
-    return tensor.index_select(axis, at::tensor(kept, at::kLong).to(tensor.device()));
-  std::vector<int64_t> sizes = tensor.sizes().vec();
-  int64_t outer = 1, inner = tensor.element_size();
-  for (int64_t d = 0; d < axis; ++d) outer *= sizes[static_cast<size_t>(d)];
-  for (int64_t d = axis + 1; d < tensor.dim(); ++d) inner *= sizes[static_cast<size_t>(d)];
-  const int64_t size = sizes[static_cast<size_t>(axis)];
-  sizes[static_cast<size_t>(axis)] = count;
-  Tensor gathered = at::empty(sizes, tensor.options());
-  const auto* from = static_cast<const char*>(tensor.const_data_ptr());
-  auto* to = static_cast<char*>(gathered.mutable_data_ptr());
-  for (int64_t i = 0; i < outer; ++i, from += size * inner) {
-    if (inner == 4) {  // a float at a time
-      for (const int64_t index : kept) {
-        std::memcpy(to, from + index * 4, 4);
-        to += 4;
-      }
-      continue;
+/// What is kept of a contiguous tensor on the CPU, copied in one pass over all axes.
+class Gatherer {
+ public:
+  Gatherer(const Tensor& tensor, const std::vector<KeptAxis>& axes)
+      : rows_(tensor.size(0)), kept_(static_cast<size_t>(tensor.dim())) {
+    std::vector<int64_t> sizes = tensor.sizes().vec();
+    for (const KeptAxis& axis : axes) {
+      const auto number = static_cast<size_t>(axis.axis);
+      kept_[number] = &axis;
+      last_ = std::max(last_, number);
+      sizes[number] = static_cast<int64_t>(axis.kept.front().size());
     }
-    for (const int64_t index : kept) {
-      std::memcpy(to, from + index * inner, static_cast<size_t>(inner));
-      to += inner;
+    for (int64_t axis = 0; axis < tensor.dim(); ++axis)
+      strides_.push_back(static_cast<size_t>(tensor.stride(axis) * tensor.element_size()));
+    sizes_ = tensor.sizes();
+    result_ = at::empty(sizes, tensor.options());
+    to_ = static_cast<char*>(result_.mutable_data_ptr());
+    Copy(static_cast<const char*>(tensor.const_data_ptr()), 0, 0);
+  }
+  const Tensor& result() const { return result_; }
+
+ private:
+  void Copy(const char* from, size_t axis, int64_t row) {
+    const KeptAxis* kept = kept_[axis];
+    if (kept == nullptr) {
+      for (int64_t i = 0; i < sizes_[axis]; ++i)
+        Copy(from + static_cast<size_t>(i) * strides_[axis], axis + 1, axis == 0 ? i : row);
+      return;
+    }
+    // With several lists, each is that of a block of rows.
+    const auto blocks = static_cast<int64_t>(kept->kept.size());
+    const std::vector<int64_t>& list = kept->kept[static_cast<size_t>(row * blocks / rows_)];
+    if (axis == last_) return CopyLast(from, list);
+    for (const int64_t i : list)
+      Copy(from + static_cast<size_t>(i) * strides_[axis], axis + 1, axis == 0 ? i : row);
+  }
+
+  void CopyLast(const char* from, const std::vector<int64_t>& list) {
+    const size_t bytes = strides_[last_];
+    if (bytes == 4) return CopyElements<uint32_t>(from, list);
+    if (bytes == 2) return CopyElements<uint16_t>(from, list);
+    for (const int64_t index : list) {
+      std::memcpy(to_, from + static_cast<size_t>(index) * bytes, bytes);
+      to_ += bytes;
     }
   }
-  return gathered;
-}
+
+  template <typename Element>
+  void CopyElements(const char* from, const std::vector<int64_t>& list) {
+    const auto* source = reinterpret_cast<const Element*>(from);
+    auto* target = reinterpret_cast<Element*>(to_);
+    for (const int64_t index : list) *target++ = source[index];
+    to_ = reinterpret_cast<char*>(target);
+  }
+
+  const int64_t rows_;
+  at::IntArrayRef sizes_;
+  std::vector<size_t> strides_;        // in bytes
+  std::vector<const KeptAxis*> kept_;  // by axis; null = all of it
+  size_t last_ = 0;                    // the last axis that is cut
+  Tensor result_;
+  char* to_ = nullptr;
+};
 
 }  // namespace
 
 Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
   Tensor sliced = tensor.detach();
+  if (axes.empty()) return sliced.clone();
+  if (sliced.is_cpu() && sliced.is_contiguous()) return Gatherer(sliced, axes).result();
   // Per-block lists refer to blocks of the uncut axis 0, so they are gathered before it.
   std::vector<const KeptAxis*> order;
   for (const KeptAxis& axis : axes) order.push_back(&axis);
@@ -230,17 +273,13 @@ Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
     return a->kept.size() > b->kept.size();
   });
   for (const KeptAxis* axis : order) {
-    if (axis->kept.size() == 1) {
-      sliced = Gather(sliced, axis->axis, axis->kept[0]);
-      continue;
-    }
     std::vector<Tensor> blocks = sliced.chunk(static_cast<int64_t>(axis->kept.size()), 0);
     for (size_t b = 0; b < blocks.size(); ++b)
       blocks[b] = blocks[b].index_select(axis->axis,
                                          at::tensor(axis->kept[b], at::kLong).to(tensor.device()));
-    sliced = at::cat(blocks, 0);
+    sliced = blocks.size() == 1 ? blocks[0] : at::cat(blocks, 0);
   }
-  return axes.empty() ? sliced.clone() : sliced.contiguous(tensor.suggest_memory_format());
+  return sliced.contiguous(tensor.suggest_memory_format());
 }
 
 ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {

@@ -54,6 +54,9 @@ Space SpaceBuilder::Build() {
   }
   MakeGroups();
   MakeHeads();
+  units_.assign(static_cast<size_t>(tracer_.coordinate_count()), -1);
+  for (size_t id = 1; id < units_.size(); ++id)
+    units_[id] = UnitOfClass(classes_->Of(static_cast<int64_t>(id)));
   MakeLayerSets();
   MakeReads();
   MakePins();
@@ -360,10 +363,6 @@ void SpaceBuilder::MakeLayerSets() {
     }
   }
   for (Group& group : space_.groups_) group.layer_set = find(group.layer_set);
-}
-
-int32_t SpaceBuilder::UnitOf(int64_t id) const {
-  return id <= 0 ? -1 : UnitOfClass(classes_->Of(id));
 }
 
 int32_t SpaceBuilder::UnitOfClass(int32_t index) const {

@@ -40,7 +40,7 @@ class SpaceBuilder {
   bool OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
                      int64_t& blocks, std::string& where) const;
   std::string UniqueName(const std::string& base);
-  int32_t UnitOf(int64_t id) const;
+  int32_t UnitOf(int64_t id) const { return id > 0 ? units_[static_cast<size_t>(id)] : -1; }
   int32_t UnitOfClass(int32_t index) const;
   ReadPoint MakePoint(const LabelTracer::Read& read) const;
   void MakeLayerSets();
@@ -55,7 +55,8 @@ class SpaceBuilder {
   LabelTracer tracer_;
   std::optional<UnitClasses> classes_;  // once the trace is done
   std::set<std::string> names_;
-  std::vector<bool> inexact_;  // by class: takes part in a statistic
+  std::vector<int32_t> units_;  // by coordinate: its unit, once there are groups; -1 = none
+  std::vector<bool> inexact_;   // by class: takes part in a statistic
 };
 
 }  // namespace espalier

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_map>
 
 #include "env/base/error.h"
 #include "env/space/space_builder.h"
@@ -91,18 +92,24 @@ void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> 
 /// Labels along one axis give its units; along several, the inner axis gets the units of one block
 /// and the others the heads that make whole slabs.
 void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
+  const auto set_row = [&](int64_t axis, const int64_t* row, int64_t count, auto unit_of) {
+    std::vector<int32_t> units(static_cast<size_t>(count));
+    std::transform(row, row + count, units.begin(), unit_of);
+    SetAxis(shape, static_cast<size_t>(axis), std::move(units), false);
+  };
+  const std::vector<int64_t> along = VaryingAxes(ids);
+  const int64_t* row = ids.const_data_ptr<int64_t>();
+  if (along.size() == 1 && ids.is_contiguous() && row[0] > 0 && row[1] > 0 &&
+      classes_->Of(row[0]) != classes_->Of(row[1]))  // nearly all: classes run as labels do
+    return set_row(along[0], row, ids.numel(), [&](int64_t id) { return UnitOf(id); });
   const Tensor classes = classes_->ClassesOf(ids);
   const std::vector<int64_t> varying = VaryingAxes(classes);
   if (varying.empty()) return;
   const auto unit_of = [&](int64_t number) {
     return number > 0 ? UnitOfClass(static_cast<int32_t>(number - 1)) : -1;
   };
-  if (varying.size() == 1) {
-    std::vector<int32_t> units(static_cast<size_t>(classes.numel()));
-    const int64_t* row = classes.const_data_ptr<int64_t>();
-    std::transform(row, row + classes.numel(), units.begin(), unit_of);
-    return SetAxis(shape, static_cast<size_t>(varying[0]), std::move(units), false);
-  }
+  if (varying.size() == 1)
+    return set_row(varying[0], classes.const_data_ptr<int64_t>(), classes.numel(), unit_of);
   const int64_t inner = classes_->InnerAxis(classes);
   for (const int64_t axis : varying) {
     const Tensor rows = classes.movedim(axis, 0).reshape({classes.size(axis), -1}).contiguous();
@@ -132,6 +139,7 @@ void SpaceBuilder::SetLabels(ValueShape& shape, const Tensor& ids) const {
 void SpaceBuilder::MakeValues() {
   const Graph& graph = space_.network_.graph;
   space_.values_.reserve(graph.values.size());
+  std::unordered_map<const void*, size_t> first_with;  // labels -> the first value that has them
   for (size_t id = 0; id < graph.values.size(); ++id) {
     ValueShape shape;
     shape.sizes = tracer_.meta()[id].sizes;
@@ -147,13 +155,16 @@ void SpaceBuilder::MakeValues() {
                              .view(shape.sizes));
       for (size_t axis = 0; axis < shape.sizes.size(); ++axis)
         if (const auto* known = tracer_.FindAxis(name, static_cast<int64_t>(axis))) {
-          std::vector<int32_t> units;
-          for (int64_t i = 0; i < known->count; ++i) units.push_back(UnitOf(known->first + i));
-          SetAxis(shape, axis, std::move(units), false);
+          const auto first = units_.begin() + known->first;
+          SetAxis(shape, axis, {first, first + known->count}, false);
           if (known->blocks > 1 && !shape.unit[axis].empty()) shape.blocks[axis] = known->blocks;
         }
     } else if (const Labels& labels = tracer_.labels(static_cast<ValueId>(id)); labels.defined()) {
-      SetLabels(shape, labels.ids);
+      const auto [same, fresh] = first_with.try_emplace(labels.ids.unsafeGetTensorImpl(), id);
+      if (!fresh && space_.values_[same->second].sizes == shape.sizes)
+        shape = space_.values_[same->second];
+      else
+        SetLabels(shape, labels.ids);
     } else if (tracer_.IsMovedStored(static_cast<ValueId>(id))) {
       for (size_t axis = 0; axis < shape.sizes.size(); ++axis) {
         std::vector<int32_t> units;

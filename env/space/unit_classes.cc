@@ -97,24 +97,23 @@ void UnitClasses::Collect() {
   const auto count = static_cast<size_t>(tracer_.coordinate_count());
   class_of_.assign(count, -1);
   std::vector<size_t> sizes;  // by class: coordinates that are no slabs
-  const auto is_slab = [](const CoordinateAxis& axis) {
-    return axis.kind == CoordinateAxis::Kind::kSlab;
-  };
-  for (const CoordinateAxis& axis : tracer_.axes())
+  for (const CoordinateAxis& axis : tracer_.axes()) {
+    const bool is_slab = axis.kind == CoordinateAxis::Kind::kSlab;
     for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
-      int32_t& known = class_of_[static_cast<size_t>(tracer_.Find(id))];
-      if (known < 0) {
-        known = static_cast<int32_t>(classes_.size());
+      // The representative is the lowest coordinate, so it has its class by now.
+      const int64_t lowest = tracer_.Find(id);
+      if (lowest == id) {
+        class_of_[static_cast<size_t>(id)] = static_cast<int32_t>(classes_.size());
         classes_.emplace_back().first = id;
         sizes.push_back(0);
       }
-      const int32_t index = known;
+      const int32_t index = class_of_[static_cast<size_t>(lowest)];
       class_of_[static_cast<size_t>(id)] = index;
-      UnitClass& owner = (*this)[index];
-      owner.is_slab = owner.is_slab || is_slab(axis);
-      if (axis.is_root && owner.root == 0) owner.root = id;
-      if (!is_slab(axis)) ++sizes[static_cast<size_t>(index)];
+      sizes[static_cast<size_t>(index)] += !is_slab;
+      if (is_slab) (*this)[index].is_slab = true;
+      if (axis.is_root && (*this)[index].root == 0) (*this)[index].root = id;
     }
+  }
   ids_.resize(count);
   std::vector<int64_t*> next;  // by class: where its next coordinate goes
   int64_t* start = ids_.data();
@@ -123,8 +122,9 @@ void UnitClasses::Collect() {
     next.push_back(start);
   }
   for (const CoordinateAxis& axis : tracer_.axes())
-    for (int64_t id = axis.first; id < axis.first + axis.count && !is_slab(axis); ++id)
-      *next[static_cast<size_t>(Of(id))]++ = id;
+    if (axis.kind != CoordinateAxis::Kind::kSlab)
+      for (int64_t id = axis.first; id < axis.first + axis.count; ++id)
+        *next[static_cast<size_t>(Of(id))]++ = id;
   for (const auto& [id, reason] : tracer_.pins()) {
     UnitClass& owner = (*this)[Of(id)];
     if (owner.reason < 0) owner.reason = reason;
@@ -137,11 +137,12 @@ void UnitClasses::NumberPatterns() {
   struct Step {
     int32_t axis = -1, to = 0;
   };
-  std::vector<Step> steps(1);  // by pattern; 0 is the empty one
+  std::vector<Step> steps(1);                         // by pattern; 0 is the empty one
+  std::vector<int32_t> patterns(classes_.size(), 0);  // by class
   for (const CoordinateAxis& axis : tracer_.axes()) {
     if (axis.kind == CoordinateAxis::Kind::kSlab) continue;
     for (int64_t id = axis.first; id < axis.first + axis.count; ++id) {
-      int32_t& pattern = (*this)[Of(id)].pattern;
+      int32_t& pattern = patterns[static_cast<size_t>(Of(id))];
       const int32_t number = tracer_.AxisIndex(id);
       if (Step& step = steps[static_cast<size_t>(pattern)]; step.axis != number) {
         step = {number, static_cast<int32_t>(steps.size())};
@@ -153,6 +154,7 @@ void UnitClasses::NumberPatterns() {
     }
   }
   pattern_count_ = static_cast<int32_t>(steps.size());
+  for (size_t c = 0; c < classes_.size(); ++c) classes_[c].pattern = patterns[c];
 }
 
 Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
