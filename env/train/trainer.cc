@@ -102,7 +102,8 @@ class Training {
         loader_(
             splits.train(),
             {.batch_size = config.batch_size, .channels_last = config.channels_last, .seed = seed}),
-        stochastic_(UsesDefaultGenerator(network.graph)) {
+        mode_(config.mode == "eval" ? Mode::kEval : Mode::kTrain),
+        stochastic_(mode_ == Mode::kTrain && UsesDefaultGenerator(network.graph)) {
     const auto parameters = FloatTensors(store_, /*parameters_only=*/true);
     if (parameters.empty())
       throw Error(ErrorKind::kModel,
@@ -159,7 +160,7 @@ class Training {
       uncut_taps.push_back({task_.features[i], [&](const Tensor& t) { feature.wanted = t; }});
     }
     const auto& inputs = outcome.batch.inputs;
-    outcome.outputs = executor_.Run(binding, inputs, {.mode = Mode::kTrain, .taps = taps});
+    outcome.outputs = executor_.Run(binding, inputs, {.mode = mode_, .taps = taps});
     outcome.uncut = uncut_->Run(inputs, uncut_taps);
     if (figure) *figure = Figure(outcome);
     return objective_.Mean(outcome);
@@ -315,6 +316,7 @@ class Training {
   const Binding binding_;  // handles of store_'s tensors, which are only changed in place
   Optimizer optimizer_;
   Loader loader_;
+  const Mode mode_;
   const bool stochastic_;
   std::optional<ParameterStore> ema_store_;
   RunIdentity identity_;
@@ -349,6 +351,8 @@ Schema Describe(TrainConfig& config) {
       .Add("loss", &config.loss, "empty = the task's; distillation: \"cross_entropy + 0.5 kl\"")
       .Add("label_smoothing", &config.label_smoothing,
            "share of the target spread over all classes", {0, 1})
+      .Add("mode", &config.mode,
+           "train, or eval: no dropout, and batch norms keep their statistics", {"train", "eval"})
       .Add("ema_decay", &config.ema_decay,
            "moving average of the weights a step, which then is the result; 0 = off",
            {0, 1, false, true})

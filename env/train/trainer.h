@@ -28,6 +28,7 @@ struct TrainConfig {
   double warmup_epochs = 0;  ///< linear warm-up from lr/100; one_cycle: 0 = 30 % of epochs
   std::string loss = "";     ///< as Task::loss; empty = the task's
   double label_smoothing = 0;
+  std::string mode = "train";      ///< train; eval: no dropout, batch norms keep their statistics
   double ema_decay = 0;            ///< 0 = off; the EMA weights are then the result
   std::string precision = "auto";  ///< auto (bf16 when measured faster), fp32, bf16
   bool channels_last = true;

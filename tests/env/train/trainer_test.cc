@@ -252,6 +252,23 @@ TEST(TrainerUnit, DistilsOutputsAndFeaturesOfTheUncutNetworkWithoutLabels) {
   EXPECT_THROW(Train(network, splits, {}, config, 5, {}), Error) << "no uncut network";
 }
 
+TEST(TrainerUnit, EvalModeTrainsWeightsAndKeepsStatistics) {
+  const Splits splits = TinySplits(40, 20, 10);
+  for (const std::string mode : {"train", "eval"}) {
+    SCOPED_TRACE(mode);
+    TrainConfig config = TinyConfig();
+    config.mode = mode;
+    Network network = TinyNet();
+    Train(network, splits, {}, config, 5, {});
+    const auto same = [&](const char* name) {
+      return at::equal(network.store.Get(name), TinyNet().store.Get(name));
+    };
+    EXPECT_EQ(same("bn1.running_mean"), mode == "eval");
+    EXPECT_FALSE(same("conv1.weight"));
+    EXPECT_FALSE(same("bn1.weight"));
+  }
+}
+
 TEST(TrainerUnit, TheProcessWideGeneratorIsLeftAlone) {
   const Splits splits = TinySplits(40, 20, 10);
   at::manual_seed(3);
