@@ -13,6 +13,7 @@
 #include "experiments/command_line.h"
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
+#include "experiments/progress_line.h"
 #include "experiments/report.h"
 #include "experiments/score_json.h"
 #include "experiments/space_json.h"
@@ -95,11 +96,7 @@ SearchContext Pipeline::MakeContext(const std::string& stage, uint64_t trial) {
   context.metric = [this, stage](int64_t step, std::string_view name, double value) {
     metrics_->Add(stage, step, name, value);
   };
-  auto progress = std::make_shared<std::unique_ptr<Progress>>();
-  context.progress = [progress, stage](int64_t done, int64_t total, std::string_view detail) {
-    if (!*progress) *progress = std::make_unique<Progress>(stage, total);
-    (*progress)->Update(done, detail);
-  };
+  context.progress = ProgressLine(stage);
   return context;
 }
 

@@ -17,6 +17,7 @@
 #include "experiments/command_line.h"
 #include "experiments/league/comparison.h"
 #include "experiments/league/league_report.h"
+#include "experiments/progress_line.h"
 #include "experiments/score_json.h"
 #include "search/proposer.h"
 #include "search/strategy.h"
@@ -180,11 +181,7 @@ ordered_json League::Play(RunFolder& folder, const std::string& stage, const Bud
   context.metric = [&](int64_t step, std::string_view name, double value) {
     if (name == "best") curve.push_back({step, value});
   };
-  auto progress = std::make_shared<std::unique_ptr<Progress>>();
-  context.progress = [progress, stage](int64_t done, int64_t total, std::string_view detail) {
-    if (!*progress) *progress = std::make_unique<Progress>(stage, total);
-    (*progress)->Update(done, detail);
-  };
+  context.progress = ProgressLine(stage);
   const auto start = std::chrono::steady_clock::now();
   const double cpu = CpuSeconds();
   SearchResult found;
