@@ -10,6 +10,7 @@
 #include "experiments/run_config.h"
 #include "experiments/run_folder.h"
 #include "experiments/run_store.h"
+#include "search/trial_journal.h"
 #include "tests/fuzz/harness.h"
 #include "tests/fuzz/mutators.h"
 #include "tests/support/temp_folder.h"
@@ -163,6 +164,39 @@ SmallCut MakeSmallCut() {
   }
   Plan plan = MakePlan(space, selection);
   return {std::move(network), std::move(space), std::move(plan)};
+}
+
+/// Two lines of a search's journal: the header and a batch of two trials.
+std::string GoodJournal() {
+  std::vector<Trial> batch(2);
+  batch[0] = {.number = 0, .origin = "uniform", .proposal = {.decision = {1, 1}}, .kept = {4, 6}};
+  batch[1] = {.number = 1, .origin = "evolution", .failed = true, .cause = "no \"memory\""};
+  const TempFolder temp;
+  WriteJournal(temp / "trials.jsonl", {"fingerprint", {batch}});
+  return ReadFile(temp / "trials.jsonl");
+}
+
+TEST(TrialJournalFuzzProperty, HostileJournals) {
+  const std::string good = GoodJournal();
+  const size_t header = good.find('\n') + 1;
+  const nlohmann::json batch = nlohmann::json::parse(good.substr(header));
+  FuzzReader({.name = "trials",
+              .file = "trials.jsonl",
+              .good = {good},
+              .mutate =
+                  [&](Rng& rng) {
+                    if (OneIn(rng, 3)) return DamageBytes(rng, good);
+                    return good.substr(0, header) + DamageJson(rng, batch) + "\n";
+                  },
+              .read =
+                  [&](const fs::path& path) {
+                    const TrialJournal journal = ReadJournal(path);
+                    const fs::path copy = path.string() + ".copy";
+                    WriteJournal(copy, journal);
+                    ASSERT_EQ(ReadTrials(copy).size(), ReadTrials(path).size());
+                  },
+              .places = {"line"},
+              .kind = ErrorKind::kData});
 }
 
 TEST(PlanFuzzProperty, HostilePlans) {
