@@ -180,6 +180,18 @@ const std::vector<std::string>& DeliveredFiles() {
   return kFiles;
 }
 
+void WritePlan(const fs::path& file, const Plan& plan, const Graph& graph, const SpaceConfig& space,
+               const ordered_json& cost) {
+  ordered_json json = ordered_json::parse(ToJson(plan).dump());
+  for (size_t i = 0; i < plan.edits.size(); ++i) {  // where an eager model has the number
+    const auto op = static_cast<size_t>(plan.edits[i].op_index);
+    json["edits"][i]["module"] = graph.ops.at(op).module_path;
+  }
+  json["space"] = SpaceToJson(space);
+  json["cost"] = cost.at("canonical");
+  WriteFileAtomic(file, json.dump() + "\n");
+}
+
 void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
   Network network = delivery.network;
   const ordered_json note = {{"made_by", Str("espalier ", kVersion)},
@@ -193,14 +205,8 @@ void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
   SaveWeights(folder / "weights.safetensors", network.store, metadata);
   WriteStateDict(folder / "state_dict.pt", network.store);
 
-  ordered_json plan = ordered_json::parse(ToJson(delivery.plan).dump());
-  for (size_t i = 0; i < delivery.plan.edits.size(); ++i) {  // where an eager model has the number
-    const auto op = static_cast<size_t>(delivery.plan.edits[i].op_index);
-    plan["edits"][i]["module"] = delivery.cut.graph.ops.at(op).module_path;
-  }
-  plan["space"] = SpaceToJson(delivery.source.space);
-  plan["cost"] = delivery.cost.at("canonical");
-  WriteFileAtomic(folder / "plan.json", plan.dump() + "\n");
+  WritePlan(folder / "plan.json", delivery.plan, delivery.cut.graph, delivery.source.space,
+            delivery.cost);
 
   ordered_json certificate = ordered_json::parse(ToJson(delivery.certificate).dump());
   certificate["cost"] = delivery.cost;

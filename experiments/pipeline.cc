@@ -128,6 +128,18 @@ void Pipeline::DescribeSpace() {
   folder_->Finish("space", result);
 }
 
+void Pipeline::WriteFront(const std::filesystem::path& folder, const nlohmann::json& info) const {
+  if (!info.contains("front")) return;
+  for (const nlohmann::json& row : info.at("front")) {
+    if (!row.contains("budget")) continue;  // the run's own: best/plan.json
+    const auto selection = row.at("kept").get<Selection>();
+    Plan plan = MakePlan(*space_, selection);
+    plan.source_sha256 = space_->network().WeightsHash();
+    WritePlan(folder / Str("front-", row.at("budget").get<double>(), ".plan.json"), plan,
+              space_->network().graph, config_.space, CostTable(*cost_, selection));
+  }
+}
+
 ordered_json Pipeline::SearchStage(const std::string& stage, const std::string& name,
                                    const Strategy& strategy, uint64_t trial) {
   if (auto found = folder_->Finished(stage)) return *found;
@@ -136,6 +148,7 @@ ordered_json Pipeline::SearchStage(const std::string& stage, const std::string& 
   const SearchResult result = strategy.Run(MakeEnvironment(), context);
   if (result.weights)
     SaveWeights(context.folder / "weights.safetensors", result.weights->To(at::kCPU));
+  WriteFront(context.folder, result.info);
   const auto cost = CostTable(*cost_, result.selection);
   const ordered_json found = {{"strategy", name},
                               {"selection", result.selection},

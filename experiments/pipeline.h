@@ -57,6 +57,8 @@ class Pipeline {
   void DescribeSpace();
   nlohmann::ordered_json SearchStage(const std::string& stage, const std::string& name,
                                      const Strategy& strategy, uint64_t trial);
+  /// A plan for every other budget a strategy learned, ready for `espalier apply`.
+  void WriteFront(const std::filesystem::path& folder, const nlohmann::json& info) const;
   /// Cuts (and refines, into `stage`) what `search_stage` found.
   Candidate CutStage(const std::string& stage, const std::string& search_stage,
                      const nlohmann::ordered_json& found, uint64_t trial);

@@ -95,6 +95,31 @@ TEST_F(RunCliE2e, LeavesEverythingTheFolderPromises) {
   EXPECT_EQ(manifest["inputs"]["weights_sha256"], Sha256OfFile(Tiny().weights));
 }
 
+TEST_F(RunCliE2e, FrontLeavesAPlanForEveryBudgetThatCanBeApplied) {
+  const fs::path config = Tiny().folder / "front.toml";
+  std::string text = ReadFile(Tiny().config);
+  const size_t begin = text.find("[strategy]"), end = text.find("[finetune]");
+  text.replace(
+      begin, end - begin,
+      "[strategy]\nname = \"front\"\nbudgets = [0.8, 0.4]\nevaluations = 15\nsamples = 40\n");
+  text.erase(text.find("[finetune]"), text.find("[run]") - text.find("[finetune]"));
+  WriteFileAtomic(config, text);
+  const fs::path folder = Tiny().folder / "front";
+  const CliOutcome run =
+      RunEspalier({"run", config.string(), "--out", folder.string(), "--json", "--quiet"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const double full = run.Json()["base"]["macs"];
+  for (const double budget : {0.8, 0.4}) {
+    const fs::path out = Tiny().folder / Str("front-cut-", budget);
+    const CliOutcome cut = RunEspalier(
+        {"apply", (folder / Str("search/front-", budget, ".plan.json")).string(),
+         "resnet20:" + Tiny().weights.string(), "--out", out.string(), "--json", "--quiet"});
+    ASSERT_EQ(cut.exit_code, 0) << cut.err;
+    EXPECT_LE(cut.Json()["cost"]["autobot"]["macs"][1].get<double>(), budget * full);
+    EXPECT_TRUE(cut.Json()["certificate"]["passed"].get<bool>());
+  }
+}
+
 TEST_F(RunCliE2e, ReportNeedsNoNetwork) {
   const std::string html = ReadFile(Run().folder / "report.html");
   for (const char* remote : {"http://", "https://", "src=", "@import", "url("})
