@@ -9,6 +9,7 @@
 #include "criteria/value_collectors.h"
 #include "env/base/error.h"
 #include "env/graph/executor.h"
+#include "env/graph/memory_format.h"
 
 namespace espalier {
 namespace {
@@ -16,17 +17,13 @@ namespace {
 /// Own tensors on the device; convolution weights channels_last, as they run fastest.
 ParameterStore WorkingStore(const ParameterStore& store, at::Device device) {
   ParameterStore own = store.Clone().To(device);
-  for (const std::string& name : own.CanonicalNames()) {
-    const Tensor& tensor = own.Get(name);
-    if (tensor.dim() == 4) own.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
-  }
+  UseChannelsLast(own);
   return own;
 }
 
 CalibrationBatch OnDevice(CalibrationBatch batch, at::Device device) {
   for (Tensor& input : batch.inputs) {
-    input = input.to(device);
-    if (input.dim() == 4) input = input.contiguous(at::MemoryFormat::ChannelsLast);
+    input = ChannelsLast(input.to(device));
   }
   if (batch.labels.defined()) batch.labels = batch.labels.to(device);
   return batch;

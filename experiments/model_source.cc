@@ -111,6 +111,14 @@ ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed) {
   return source;
 }
 
+Space PrunableSpace(const Network& network, const SpaceOptions& options) {
+  Space space = BuildSpace(network, options);
+  if (space.groups().empty())
+    throw Error(ErrorKind::kModel, Str("nothing of '", network.name, "' can be pruned"),
+                "espalier inspect shows what is pinned and why");
+  return space;
+}
+
 ModelConfig ParseModelWord(const std::string& model) {
   ModelConfig config;
   if (const auto colon = model.find(':'); colon != std::string::npos) {

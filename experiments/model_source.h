@@ -6,6 +6,7 @@
 #include "env/base/config.h"
 #include "env/data/splits.h"
 #include "env/graph/network.h"
+#include "env/space/space.h"
 
 namespace espalier {
 
@@ -36,6 +37,8 @@ struct ModelSource {
 /// Errors: kConfig when neither or both of name and file are given; kModel and kIo from the
 /// readers, and for sample inputs that do not fit.
 ModelSource LoadModelSource(const ModelConfig& config, uint64_t seed);
+/// BuildSpace for a network that is to be cut. Errors: kModel when nothing of it can be pruned.
+Space PrunableSpace(const Network& network, const SpaceOptions& options);
 /// MODEL of the command line: "FILE.pt2", "FILE.pt", "NAME" or "NAME:weights.safetensors".
 ModelConfig ParseModelWord(const std::string& model);
 

@@ -63,10 +63,7 @@ Pipeline::Pipeline(const RunConfig& config)
     : config_(config), device_(ParseDevice(config.run.device)), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
-  space_ = BuildSpace(source_.network, ToOptions(config.space));
-  if (space_->groups().empty())
-    throw Error(ErrorKind::kModel, Str("nothing of '", source_.network.name, "' can be pruned"),
-                "espalier inspect shows what is pinned and why");
+  space_ = PrunableSpace(source_.network, ToOptions(config.space));
   cost_.emplace(*space_);
   budget_.emplace(*cost_, config.budget);
   splits_ = Splits::Load(data_, &source_.network);

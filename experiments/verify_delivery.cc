@@ -7,6 +7,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/eval/evaluator.h"
 #include "env/graph/io.h"
 #include "env/graph/sample_inputs.h"
 #include "env/space/masked_reference.h"
@@ -60,25 +61,6 @@ double ForwardDifference(const Network& a, const Network& b) {
     worst = std::max(worst, difference / std::max(1e-12, x.abs().max().item<double>()));
   }
   return worst;
-}
-
-/// The task's figure of a network whose reads are gated, op by op as it stands.
-Score GatedScore(const Network& network, const std::vector<Gate>& gates, const Dataset& samples,
-                 const Task& task) {
-  const at::NoGradGuard no_grad;
-  const auto metric = task.MakeMetric();
-  const UncutOutputs uncut(task, task.compares(), at::kCPU);
-  const Executor executor(network.graph);
-  const Binding binding = executor.Bind(network.store);
-  std::vector<Tensor> statistics;
-  constexpr int64_t kBatch = 250;
-  for (int64_t first = 0; first < samples.count(); first += kBatch) {
-    Outcome outcome{samples.Range(first, std::min(kBatch, samples.count() - first)), {}, {}};
-    outcome.outputs = executor.Run(binding, outcome.batch.inputs, {.gates = gates});
-    outcome.uncut = uncut.Run(outcome.batch.inputs);
-    statistics.push_back(metric->Statistics(outcome, task.metric_options));
-  }
-  return Summarize(task.metric, *metric, at::cat(statistics));
 }
 
 ModelSource LoadSource(CutSource& source, const std::string& model) {
@@ -165,9 +147,10 @@ class Verifier {
     const Task task = MakeTask({}, splits.test(), base_.network);
     const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
     const Tensor factors = at::tensor(std::vector<float>(mask.begin(), mask.end())).to(at::kFloat);
-    const Score masked =
-        GatedScore(MaskedReference(space, mask), ReadGates(space, factors), splits.test(), task);
-    const Score pruned = GatedScore(cut, {}, splits.test(), task);
+    const std::vector<Gate> gates = ReadGates(space, factors);
+    const Score masked = Evaluate(MaskedReference(space, mask), splits.test(), task,
+                                  {.fast = false, .gates = gates});
+    const Score pruned = Evaluate(cut, splits.test(), task, {.fast = false});
     constexpr double kHundredthOfAPoint = 1e-4;
     Check(Str(task.metric, " of masked and cut network"),
           std::abs(masked.value - pruned.value) <= kHundredthOfAPoint,

@@ -12,6 +12,8 @@
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/graph/io.h"
+#include "env/graph/memory_format.h"
+#include "search/fingerprint.h"
 #include "search/threshold.h"
 
 namespace espalier {
@@ -22,10 +24,7 @@ using Clock = std::chrono::steady_clock;
 /// Weights as the search runs them: on the device, convolutions channels_last, frozen.
 ParameterStore FrozenStore(const ParameterStore& store, at::Device device) {
   ParameterStore frozen = store.Clone().To(device);
-  for (const std::string& name : frozen.CanonicalNames()) {
-    const Tensor& tensor = frozen.Get(name);
-    if (tensor.dim() == 4) frozen.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
-  }
+  UseChannelsLast(frozen);
   return frozen;
 }
 
@@ -170,13 +169,7 @@ class AutobotRun {
   std::string Fingerprint() const {
     AutobotConfig config = config_;
     std::string text = DumpToml("strategy", Describe(config), {});
-    text += Str(objective_.text(), "/", context_.seed, "/", context_.trial, "/",
-                env_.network().WeightsHash());
-    for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
-    for (const Bound& bound : env_.budget.bounds()) {
-      text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);
-    }
-    return Sha256Hex(text);
+    return SearchFingerprint(text + objective_.text(), env_, context_);
   }
 
   void Save() const {

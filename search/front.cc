@@ -14,6 +14,7 @@
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
+#include "search/fingerprint.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -136,13 +137,9 @@ class FrontSearch {
 
   void Fingerprint() {
     FrontConfig config = config_;
-    std::string text = DumpToml("strategy", Describe(config), {});
-    text += Str(env_.task.metric, "/", context_.seed, "/", context_.trial, "/",
-                env_.network().WeightsHash(), "/", set_->samples());
-    for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
-    for (const Bound& bound : env_.budget.bounds())
-      text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);
-    fingerprint_ = Sha256Hex(text);
+    const std::string settings =
+        Str(DumpToml("strategy", Describe(config), {}), env_.task.metric, "/", set_->samples());
+    fingerprint_ = SearchFingerprint(settings, env_, context_);
   }
 
   std::filesystem::path JournalPath() const { return context_.folder / "front.jsonl"; }

@@ -9,6 +9,7 @@
 #include "controllers/adam.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/executor.h"
+#include "env/graph/memory_format.h"
 #include "search/compensate.h"
 
 namespace espalier {
@@ -64,13 +65,6 @@ std::vector<std::string> AffineNames(const Network& network) {
   return names;
 }
 
-void ChannelsLast(ParameterStore& store) {
-  for (const std::string& name : store.CanonicalNames()) {
-    const Tensor& tensor = store.Get(name);
-    if (tensor.dim() == 4) store.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
-  }
-}
-
 void Tune(const Environment& environment, Network& cut, const RefineConfig& config,
           SearchContext& context, Batches& batches, nlohmann::json& info) {
   const Task task{.loss = config.tune_loss,
@@ -79,7 +73,7 @@ void Tune(const Environment& environment, Network& cut, const RefineConfig& conf
   const Objective objective = task.MakeObjective();
   const UncutOutputs uncut(task, /*needed=*/true, environment.device);
   ParameterStore store = cut.store.Clone().To(environment.device);
-  ChannelsLast(store);
+  UseChannelsLast(store);
   std::vector<Tensor> tuned;
   const std::vector<std::string> names = AffineNames(cut);
   for (const std::string& name : names) {

@@ -13,6 +13,7 @@
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
+#include "search/fingerprint.h"
 #include "search/trial_journal.h"
 #include "search/unit_scores.h"
 
@@ -125,7 +126,8 @@ class SearchLoop {
         RecalibrateBatchNorm(cut, loader, config_.recalibrate_batches);
       };
     evaluator_.emplace(env_.space, *set_, options);
-    fingerprint_ = Sha256Hex(Fingerprint(fingerprint));
+    fingerprint_ =
+        SearchFingerprint(Str(fingerprint, set_->samples(), "/", env_.task.metric), env_, context_);
   }
 
   SearchResult Run() {
@@ -154,17 +156,6 @@ class SearchLoop {
 
  private:
   std::filesystem::path JournalPath() const { return context_.folder / "trials.jsonl"; }
-
-  /// What makes a journal this search's.
-  std::string Fingerprint(const std::string& config) const {
-    std::string text =
-        Str(config, context_.seed, "/", context_.trial, "/", env_.network().WeightsHash(), "/",
-            set_->samples(), "/", env_.task.metric);
-    for (const Group& group : env_.space.groups()) text += Str("/", group.name, ":", group.units);
-    for (const Bound& bound : env_.budget.bounds())
-      text += Str("/", static_cast<int>(bound.kind), ":", bound.limit);
-    return text;
-  }
 
   void Resume() {
     if (context_.folder.empty() || !std::filesystem::exists(JournalPath())) return;

@@ -1,7 +1,7 @@
 #include "env/data/formats.h"
+#include "env/data/png_image.h"
 
 #include <ATen/ATen.h>
-#include <png.h>
 
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -73,15 +73,6 @@ std::string PngProblem(const std::string& bytes, uint64_t width, uint64_t rows) 
     return Str(data, " bytes of pixels, too few to unpack to the image");
   return "";
 }
-
-/// libpng's simplified reader: frees its state on every way out.
-struct PngImage {
-  png_image image{};
-  PngImage() { image.version = PNG_IMAGE_VERSION; }
-  PngImage(const PngImage&) = delete;
-  PngImage& operator=(const PngImage&) = delete;
-  ~PngImage() { png_image_free(&image); }
-};
 
 }  // namespace
 

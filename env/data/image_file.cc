@@ -1,8 +1,8 @@
 #include "env/data/image_file.h"
+#include "env/data/png_image.h"
 
 #include <ATen/ATen.h>
 #include <jerror.h>
-#include <png.h>
 
 #include <csetjmp>
 #include <cstdio>  // jpeglib.h takes FILE for granted
@@ -51,15 +51,6 @@ std::string PixelChunks(const std::filesystem::path& path, const std::string& by
   }
   return kept;
 }
-
-/// libpng's simplified reader: frees its state on every way out.
-struct PngImage {
-  png_image image{};
-  PngImage() { image.version = PNG_IMAGE_VERSION; }
-  PngImage(const PngImage&) = delete;
-  PngImage& operator=(const PngImage&) = delete;
-  ~PngImage() { png_image_free(&image); }
-};
 
 Tensor ReadPng(const std::filesystem::path& path, const std::string& bytes, int64_t channels) {
   const std::string chunks = PixelChunks(path, bytes);

@@ -128,8 +128,7 @@ CandidateScore CandidateEvaluator::Evaluate(const Selection& candidate) {
 
 std::shared_ptr<const CandidateNetwork::Bound> CandidateEvaluator::BoundOf(Candidate& candidate) {
   if (candidate.bound) return candidate.bound;
-  auto bound = std::make_shared<const CandidateNetwork::Bound>(network_.Bind(*candidate.selection));
-  return bound;
+  return std::make_shared<const CandidateNetwork::Bound>(network_.Bind(*candidate.selection));
 }
 
 std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selection> candidates,
@@ -263,7 +262,7 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
                                  order.begin() + static_cast<int64_t>(task.end));
     // Some may know this part of the samples already.
     std::erase_if(part, [&](const Candidate* c) { return c->seen >= task.first + task.count; });
-    RunBatch(part, task.first, task.count, *totals_);
+    RunBatch(part, task.first, task.count);
   });
   for (Candidate* candidate : order) {
     if (candidate->bound) totals_->bound_bytes -= candidate->bound->bytes;
@@ -302,14 +301,15 @@ void CandidateEvaluator::Ready(Candidate& candidate) {
 }
 
 void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t first,
-                                  int64_t count, Totals& totals) {
+                                  int64_t count) {
   const at::NoGradGuard no_grad;
   const Executor& executor = network_.executor();
   const auto ops = static_cast<int32_t>(executor.graph().ops.size());
   size_t done = 0;  // candidates of `order` that have their values
   try {
     std::vector<Tensor> inputs;
-    for (const Tensor& input : set_.Inputs(first, count)) inputs.push_back(network_.Prepare(input));
+    for (const Tensor& input : set_.Inputs(first, count))
+      inputs.push_back(PrepareInput(input, options_.dtype));
     std::vector<Executor::Progress> held;  // ascending by next: points that later candidates share
     const auto prefix = [&](size_t a, size_t b) {
       return CommonPrefix(order[a]->signature, order[b]->signature);
@@ -342,8 +342,8 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
         at = executor.Fork(at, bound->binding);
       }
       executor.Advance(bound->binding, at, ops);
-      totals.ops_run += ops - begin;
-      totals.ops_due += ops;
+      totals_->ops_run += ops - begin;
+      totals_->ops_due += ops;
       return executor.Outputs(at);
     };
     for (size_t i = 0; i < order.size(); ++i, done = i) {
@@ -374,8 +374,8 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
         Fail(candidate, error.what());
       }
     }
-    const std::lock_guard lock(totals.mutex);
-    totals.counters.samples += count * static_cast<int64_t>(order.size());
+    const std::lock_guard lock(totals_->mutex);
+    totals_->counters.samples += count * static_cast<int64_t>(order.size());
     return;
   } catch (const c10::OutOfMemoryError&) {  // half the batch, for those that have none yet
     if (count == 1) throw Error(ErrorKind::kResource, "out of memory with a single sample");
@@ -383,8 +383,8 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
     if (error.kind() != ErrorKind::kResource || count == 1) throw;
   }
   const std::vector<Candidate*> rest(order.begin() + static_cast<int64_t>(done), order.end());
-  RunBatch(rest, first, count / 2, totals);
-  RunBatch(rest, first + count / 2, count - count / 2, totals);
+  RunBatch(rest, first, count / 2);
+  RunBatch(rest, first + count / 2, count - count / 2);
 }
 
 CandidateEvaluator::Counters CandidateEvaluator::counters() const {

@@ -86,7 +86,7 @@ class CandidateEvaluator {
   struct Candidate;
   struct Totals;
   void RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last);
-  void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count, Totals& totals);
+  void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count);
   std::shared_ptr<const CandidateNetwork::Bound> BoundOf(Candidate& candidate);
   void Ready(Candidate& candidate);
   void Fail(Candidate& candidate, const std::string& cause);

@@ -40,13 +40,7 @@ Tensor ZeroOtherRows(const Tensor& tensor, const std::vector<int64_t>& kept) {
 Network Rewritten(const Space& space, at::ScalarType dtype,
                   std::map<std::string, InferenceRewrite::Origin>& origins) {
   InferenceRewrite rewrite(space.network());
-  rewrite.FoldBatchNorm();
-  rewrite.UseChannelsLast();
-  bool on_cpu = true;
-  for (const std::string& name : space.network().store.CanonicalNames())
-    on_cpu = on_cpu && space.network().store.Get(name).is_cpu();
-  if (on_cpu) rewrite.FuseConvolutions();
-  if (dtype != at::kFloat) rewrite.CastTo(dtype);
+  rewrite.ApplyAll(dtype);
   origins = rewrite.origins();
   return rewrite.Take();
 }
@@ -54,10 +48,7 @@ Network Rewritten(const Space& space, at::ScalarType dtype,
 }  // namespace
 
 CandidateNetwork::CandidateNetwork(const Space& space, at::ScalarType dtype)
-    : space_(space),
-      dtype_(dtype),
-      network_(Rewritten(space, dtype, origins_)),
-      executor_(network_.graph) {
+    : space_(space), network_(Rewritten(space, dtype, origins_)), executor_(network_.graph) {
   for (const Value& value : network_.graph.values) {
     const auto origin = origins_.find(value.target);
     if (origin != origins_.end() && origin->second.source.empty())
@@ -66,12 +57,6 @@ CandidateNetwork::CandidateNetwork(const Space& space, at::ScalarType dtype)
           Str("'", value.target, "' was spread over a wider trunk: candidates of a network ",
               "with such scatters are not evaluated in one graph"));
   }
-}
-
-Tensor CandidateNetwork::Prepare(const Tensor& input) const {
-  Tensor ready = input.dim() == 4 ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
-  if (dtype_ != at::kFloat && ready.is_floating_point()) ready = ready.to(dtype_);
-  return ready;
 }
 
 CandidateNetwork::Slice CandidateNetwork::SliceOf(const std::string& name, const Plan& plan) const {

@@ -24,7 +24,8 @@ namespace espalier {
 /// Cost     making one: a forward of two samples. Bind: a copy of the kept weights.
 class CandidateNetwork {
  public:
-  /// dtype: kFloat leaves every tensor's type; kBFloat16 casts weights, inputs are to be cast too.
+  /// dtype: kFloat leaves every tensor's type; kBFloat16 casts weights; inputs go through
+  /// PrepareInput.
   /// The space must outlive this.
   explicit CandidateNetwork(const Space& space, at::ScalarType dtype = at::kFloat);
 
@@ -38,8 +39,6 @@ class CandidateNetwork {
   Bound Bind(const Selection& selection) const;
 
   const Executor& executor() const { return executor_; }
-  /// Ready to run: channels_last where it has four axes, in the network's type.
-  Tensor Prepare(const Tensor& input) const;
   const Network& network() const { return network_; }
 
  private:
@@ -50,7 +49,6 @@ class CandidateNetwork {
   Slice SliceOf(const std::string& name, const Plan& plan) const;
 
   const Space& space_;
-  const at::ScalarType dtype_;
   std::map<std::string, InferenceRewrite::Origin> origins_;
   Network network_;  // before executor_, which refers to its graph
   Executor executor_;

@@ -19,10 +19,7 @@ at::Device DeviceOf(const ParameterStore& store) {
 
 Network Rewrite(const Network& network, at::ScalarType dtype, int64_t* fused) {
   InferenceRewrite rewrite(network);
-  rewrite.FoldBatchNorm();
-  rewrite.UseChannelsLast();
-  if (DeviceOf(network.store).is_cpu()) rewrite.FuseConvolutions();
-  if (dtype != at::kFloat) rewrite.CastTo(dtype);
+  rewrite.ApplyAll(dtype);
   *fused = rewrite.fused_ops();
   return rewrite.Take();
 }
@@ -41,11 +38,7 @@ InferenceNetwork::InferenceNetwork(const Network& network, at::ScalarType dtype)
 std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) const {
   const at::NoGradGuard no_grad;
   std::vector<Tensor> prepared;
-  for (Tensor input : inputs) {
-    if (input.dim() == 4) input = input.contiguous(at::MemoryFormat::ChannelsLast);
-    if (dtype_ != at::kFloat && input.is_floating_point()) input = input.to(dtype_);
-    prepared.push_back(std::move(input));
-  }
+  for (const Tensor& input : inputs) prepared.push_back(PrepareInput(input, dtype_));
   return compiled_->executor.Run(compiled_->binding, prepared);
 }
 
@@ -53,6 +46,7 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
                const EvalOptions& options, Tensor* statistics_out) {
   ESPALIER_CHECK(options.batch_size > 0 && options.limit >= 0, "batch size ", options.batch_size,
                  ", limit ", options.limit);
+  ESPALIER_CHECK(!options.fast || options.gates.empty(), "gates need the plain path");
   const int64_t count =
       options.limit > 0 ? std::min(options.limit, samples.count()) : samples.count();
   if (count == 0) throw Error(ErrorKind::kConfig, "there are no samples to evaluate on");
@@ -74,7 +68,8 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
     const int64_t size = std::min(options.batch_size, count - first);
     Outcome outcome{samples.Range(first, size, options.fast).To(device), {}};
     const auto& inputs = outcome.batch.inputs;
-    outcome.outputs = fast ? fast->Run(inputs) : plain.Run(binding, inputs);
+    outcome.outputs =
+        fast ? fast->Run(inputs) : plain.Run(binding, inputs, {.gates = options.gates});
     outcome.uncut = uncut.Run(inputs);
     for (std::vector<Tensor>* tensors : {&outcome.outputs, &outcome.uncut})
       for (Tensor& tensor : *tensors)

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "env/base/error.h"
+#include "env/graph/memory_format.h"
 
 namespace espalier {
 namespace {
@@ -390,6 +391,14 @@ void InferenceRewrite::CastTo(at::ScalarType dtype) {
   }
 }
 
+void InferenceRewrite::ApplyAll(at::ScalarType dtype) {
+  FoldBatchNorm();
+  UseChannelsLast();
+  const std::vector<std::string> names = network_.store.CanonicalNames();
+  if (names.empty() || network_.store.Get(names.front()).is_cpu()) FuseConvolutions();
+  if (dtype != at::kFloat) CastTo(dtype);
+}
+
 Network InferenceRewrite::Take() {
   std::vector<Op> kept;
   for (size_t i = 0; i < graph_.ops.size(); ++i)
@@ -401,6 +410,11 @@ Network InferenceRewrite::Take() {
   samples_.clear();
   Validate(graph_);
   return std::move(network_);
+}
+
+Tensor PrepareInput(const Tensor& input, at::ScalarType dtype) {
+  const Tensor ready = ChannelsLast(input);
+  return dtype != at::kFloat && ready.is_floating_point() ? ready.to(dtype) : ready;
 }
 
 }  // namespace espalier

@@ -32,6 +32,8 @@ class InferenceRewrite {
   /// All floating tensors to this type; the last pass.
   void CastTo(at::ScalarType dtype);
 
+  /// All passes that help on this device. kFloat leaves every tensor's type as it is.
+  void ApplyAll(at::ScalarType dtype);
   int64_t fused_ops() const { return fused_; }  ///< ops that became part of another
 
   /// What a stored tensor of the rewritten network was made from, so that a cut of the source is
@@ -89,5 +91,9 @@ class InferenceRewrite {
   std::map<std::string, Origin> origins_;
   int64_t fused_ = 0;
 };
+
+/// An input as a rewritten network takes it: channels_last where it has four axes, floating ones in
+/// `dtype` unless that is kFloat.
+Tensor PrepareInput(const Tensor& input, at::ScalarType dtype);
 
 }  // namespace espalier

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "env/base/error.h"
+#include "env/graph/memory_format.h"
 
 namespace espalier {
 namespace {
@@ -32,7 +33,7 @@ ParameterStore Moved(const ParameterStore& store, at::Device device) {
   ParameterStore moved = store.To(device);
   for (const std::string& name : moved.CanonicalNames()) {
     const Tensor tensor = moved.Get(name).detach();
-    moved.Set(name, tensor.dim() == 4 ? tensor.contiguous(at::MemoryFormat::ChannelsLast) : tensor);
+    moved.Set(name, ChannelsLast(tensor));
   }
   return moved;
 }

@@ -12,6 +12,7 @@
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
 #include "env/graph/executor.h"
+#include "env/graph/memory_format.h"
 #include "env/train/checkpoint.h"
 #include "env/train/optimizer.h"
 #include "env/train/precision.h"
@@ -31,10 +32,7 @@ ParameterStore WorkingCopy(const ParameterStore& store, bool channels_last) {
   ParameterStore copy = store.Clone();
   for (const std::string& name : copy.CanonicalNames()) {
     const Tensor& tensor = copy.Get(name);
-    if (channels_last && tensor.dim() == 4)
-      copy.Set(name, tensor.contiguous(at::MemoryFormat::ChannelsLast));
-    else
-      copy.Set(name, tensor.contiguous());
+    copy.Set(name, channels_last && tensor.dim() == 4 ? ChannelsLast(tensor) : tensor.contiguous());
   }
   return copy;
 }

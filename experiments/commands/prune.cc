@@ -100,11 +100,8 @@ int RunPrune(const Arguments& arguments) {
   const ModelSource source = LoadModelSource(ReadModelOptions(arguments), seed);
   watch.Lap("read");
   const SpaceOptions options = ReadSpaceOptions(arguments);
-  const Space space = BuildSpace(source.network, options);
+  const Space space = PrunableSpace(source.network, options);
   watch.Lap("trace");
-  if (space.groups().empty())
-    throw Error(ErrorKind::kModel, Str("nothing of '", source.network.name, "' can be pruned"),
-                "espalier inspect shows what is pinned and why");
   const CostModel cost(space);
   const Budget budget(cost, budget_config);
   watch.Lap("groups");

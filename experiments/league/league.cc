@@ -141,10 +141,7 @@ LeagueConfig LoadLeagueConfig(const fs::path& path, const std::vector<std::strin
 League::League(const LeagueConfig& config) : config_(config), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
-  space_ = BuildSpace(source_.network, ToOptions(config.space));
-  if (space_->groups().empty())
-    throw Error(ErrorKind::kModel, Str("nothing of '", source_.network.name, "' can be pruned"),
-                "espalier inspect shows what is pinned and why");
+  space_ = PrunableSpace(source_.network, ToOptions(config.space));
   cost_.emplace(*space_);
   for (const double macs : config.rules.macs) {
     BudgetConfig bounds = config.budget;
@@ -223,6 +220,7 @@ ordered_json League::Run(RunFolder& folder) {
   folder.Manifest({{"machine", MachineFacts("cpu")}},
                   {{"weights", source_.file_sha256}, {"network", source_.network.WeightsHash()}});
   const LeagueRules& rules = config_.rules;
+  ordered_json league;
   for (size_t b = 0; b < budgets_.size(); ++b)
     for (const int64_t seed : rules.seeds) {
       for (size_t e = 0; e < rules.strategies.size(); ++e) {
@@ -238,11 +236,11 @@ ordered_json League::Run(RunFolder& folder) {
                   Fixed(result["wall_seconds"].get<double>(), 1), " s");
       }
       // A long league can be read while it is played: whole seeds only, so that pairs stay pairs.
-      const ordered_json league = Table(folder);
+      league = Table(folder);
       WriteJson(folder.path() / "league.json", league);
       WriteLeagueReport(folder.path() / "report.html", league);
     }
-  return Table(folder);
+  return league;
 }
 
 std::vector<int64_t> League::Played(const RunFolder& folder, size_t budget) const {

@@ -48,7 +48,7 @@ TEST_P(CandidateNetworkProperty, OneGraphRunsEveryCutAsTheCutNetworkDoes) {
         Forward(Cut(space.network(), MakePlan(space, selection)), input).to(at::kDouble);
     const auto bound = candidates.Bind(selection);
     const Tensor found =
-        candidates.executor().Run(bound.binding, {candidates.Prepare(input)}).front();
+        candidates.executor().Run(bound.binding, {PrepareInput(input, at::kFloat)}).front();
     EXPECT_LE((found - expected).abs().max().item<double>(),
               1e-5 * expected.abs().max().item<double>());
   }
