@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 
 #include "env/base/error.h"
@@ -23,6 +25,13 @@ constexpr double kLeastControl = 1e-2;  // relative; below it the masks hardly m
 double MaxAbs(const Tensor& tensor) {
   return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();
 }
+
+/// Raises `worst` to `error`; NaN, which compares as no error at all, is the largest there is.
+void Raise(double& worst, double error) {
+  worst = std::isnan(error) ? std::numeric_limits<double>::max() : std::max(worst, error);
+}
+
+double Relative(double error, double scale) { return error == 0 ? 0 : error / scale; }
 
 at::Generator Stream(uint64_t seed, std::string_view purpose) {
   return at::make_generator<at::CPUGeneratorImpl>(StreamSeed(seed, 0, purpose));
@@ -154,13 +163,13 @@ void CompareMaskedAndPruned(const Space& space, const Selection& selection, cons
     const auto x = RandomInputs(source, batch, seed, Width::kOwn);
     const Tensor m = masked.Run(reference.store, x, gates);
     const double error = MaxAbs(cut.Run(pruned.store, x) - m);
-    certificate.max_abs_error = std::max(certificate.max_abs_error, error);
-    certificate.max_rel_error = std::max(certificate.max_rel_error, error / MaxAbs(m));
+    Raise(certificate.max_abs_error, error);
+    Raise(certificate.max_rel_error, Relative(error, MaxAbs(m)));
     const auto x64 = RandomInputs(source, batch, seed, Width::kDouble);
     const Tensor m64 = masked64.Run(disturbed, x64, gates64);
     const double scale = MaxAbs(m64);
-    certificate.max_rel_error_f64 = std::max(certificate.max_rel_error_f64,
-                                             MaxAbs(cut64.Run(disturbed_cut, x64) - m64) / scale);
+    const double error64 = MaxAbs(cut64.Run(disturbed_cut, x64) - m64);
+    Raise(certificate.max_rel_error_f64, Relative(error64, scale));
     certificate.control =
         std::min(certificate.control, MaxAbs(uncut64.Run(disturbed, x64) - m64) / scale);
   }

@@ -10,10 +10,10 @@ namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
-/// Mean of x over `dims`, of entries where mask is 1. mask broadcasts to x.
+/// Mean of x over `dims`, of entries where mask is 1; 0 where none is. mask broadcasts to x.
 Tensor MaskedMean(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, bool keepdim) {
   const Tensor weight = mask.to(x.scalar_type()).expand(x.sizes());
-  return (x * weight).sum(dims, keepdim) / weight.sum(dims, keepdim);
+  return (x * weight).sum(dims, keepdim) / weight.sum(dims, keepdim).clamp_min(1);
 }
 
 Tensor Scaled(Tensor y, const OptionalTensor& weight, const OptionalTensor& bias) {

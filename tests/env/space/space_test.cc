@@ -251,6 +251,17 @@ TEST(CertificateUnit, FailsWhenTheCutIsWrong) {
   EXPECT_NE(certificate.failure.find("layer2.0.bn1"), std::string::npos) << certificate.failure;
 }
 
+TEST(CertificateUnit, FailsWhenTheCutGivesNoNumbers) {
+  const Space space = BuildSpace(BuildModel("resnet20"));
+  const Selection selection = RandomHalf(space, 1);
+  const Plan plan = MakePlan(space, selection);
+  Network pruned = Cut(space.network(), plan);
+  pruned.store.Get("linear.bias").fill_(std::numeric_limits<float>::quiet_NaN());
+  const Certificate certificate = Certify(space, selection, plan, pruned);
+  EXPECT_FALSE(certificate.passed);
+  EXPECT_GT(certificate.max_rel_error, 1);
+}
+
 TEST(CertificateProperty, RandomCutsOfEveryCifarNetworkAreExact) {
   for (const char* name : {"resnet20", "densenet40", "vgg16_bn_cifar"}) {
     SCOPED_TRACE(name);
