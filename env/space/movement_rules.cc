@@ -61,6 +61,18 @@ void Move(const Call& c) {
   for (size_t i = 0; i < results.size(); ++i) SetMoved(c, c.op.outputs[i], results[i]);
 }
 
+/// A factor is all that pixel_shuffle knows: the places of a channel go together.
+void PixelShuffle(const Call& c) {
+  Move(c);
+  Tensor ids = c.ids(c.out());
+  if (!ids.defined()) return;
+  for (const int64_t axis : {c.out_rank() - 2, c.out_rank() - 1}) {
+    UnionAlong(c, ids, axis);
+    ids = ids.narrow(axis, 0, 1);
+  }
+  c.t.Set(c.out(), ids);
+}
+
 /// The int argument as a number, computed ones included.
 std::optional<int64_t> IntArgument(const Call& c, const char* argument) {
   const Arg& arg = c.op.args[static_cast<size_t>(c.op.ArgIndex(argument))];
@@ -321,8 +333,9 @@ void AddMovementRules(LabelRules& rules) {
   };
   add(Reshape, {"view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as"});
   add(Move, {"permute", "transpose", "t", "squeeze", "unsqueeze", "movedim", "repeat", "tile",
-             "repeat_interleave", "flip", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-             "swapaxes", "numpy_T", "mT", "diagonal", "unfold"});
+             "repeat_interleave", "flip", "pixel_unshuffle", "channel_shuffle", "swapaxes",
+             "numpy_T", "mT", "diagonal", "unfold"});
+  add(PixelShuffle, {"pixel_shuffle"});
   add(Expand, {"expand", "expand_as"});
   add(Unfold, {"im2col"});
   add(Slice, {"slice", "narrow", "select"});

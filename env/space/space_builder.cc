@@ -131,7 +131,7 @@ void SpaceBuilder::MakeGroups() {
   for (std::vector<int32_t>& members : ordered) {
     int64_t blocks = 1;
     std::string where;
-    if (!OrderByBlocks(members, sets, blocks, where)) {
+    if (!OrderByBlocks(members, sets, blocks, where) || !KeepsEveryAxis(members, blocks, where)) {
       for (const int32_t index : members) classes.Pin(index, where);
       continue;
     }
@@ -200,6 +200,35 @@ bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vecto
     return rank[slab_of[static_cast<size_t>(a)]] < rank[slab_of[static_cast<size_t>(b)]];
   });
   blocks = static_cast<int64_t>(finest.size());
+  return true;
+}
+
+/// Every block keeps a unit. An axis made of less than a block, such as the smaller part of a split
+/// inside one, could lose all it has. False, with the reason, when there is one.
+bool SpaceBuilder::KeepsEveryAxis(const std::vector<int32_t>& classes, int64_t blocks,
+                                  std::string& where) const {
+  if (blocks == 1) return true;
+  const size_t length = classes.size() / static_cast<size_t>(blocks);
+  struct Touched {
+    int64_t coordinates = 0;
+    std::map<size_t, size_t> units;  ///< by block
+  };
+  std::map<int32_t, Touched> axes;
+  for (size_t i = 0; i < classes.size(); ++i)
+    for (const auto& [axis, count] : PatternOf((*classes_)[classes[i]].ids)) {
+      Touched& touched = axes[axis];
+      touched.coordinates += count;
+      ++touched.units[i / length];
+    }
+  for (const auto& [number, touched] : axes) {
+    const CoordinateAxis& axis = tracer_.axes()[static_cast<size_t>(number)];
+    const bool whole_block = std::ranges::any_of(
+        touched.units, [&](const auto& block) { return block.second == length; });
+    if (touched.coordinates < axis.count || whole_block) continue;
+    where =
+        Str("'", axis.parameter, "' axis ", axis.axis, " is less than a block and could vanish");
+    return false;
+  }
   return true;
 }
 

@@ -39,6 +39,8 @@ class SpaceBuilder {
   void ElementsToAxis(const CoordinateAxis& elements, Member& member) const;
   bool OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
                      int64_t& blocks, std::string& where) const;
+  bool KeepsEveryAxis(const std::vector<int32_t>& classes, int64_t blocks,
+                      std::string& where) const;
   std::string UniqueName(const std::string& base);
   int32_t UnitOf(int64_t id) const { return id > 0 ? units_[static_cast<size_t>(id)] : -1; }
   int32_t UnitOfClass(int32_t index) const;

@@ -12,6 +12,7 @@ namespace espalier {
 
 UnitClasses::UnitClasses(LabelTracer& tracer) : tracer_(tracer) {
   JoinElements();
+  JoinSlabs();
   Collect();
   NumberPatterns();
   CheckElements();
@@ -68,6 +69,27 @@ void UnitClasses::JoinElements() {
       for (int64_t i = 0; i < elements.count; ++i)
         tracer_.Union(elements.first + i, met[static_cast<size_t>(i / inner % size)]);
       break;
+    }
+  }
+}
+
+/// A slab whose coordinates turned out to go together goes with them; slabs of the same classes are
+/// one.
+void UnitClasses::JoinSlabs() {
+  for (bool changed = true; changed;) {
+    changed = false;
+    std::map<std::vector<int64_t>, int64_t> known;  // classes, by their lowest ids -> slab
+    for (const auto& [slab, members] : tracer_.slabs()) {
+      std::vector<int64_t> covered;
+      for (const int64_t member : members) covered.push_back(tracer_.Find(member));
+      std::sort(covered.begin(), covered.end());
+      covered.erase(std::unique(covered.begin(), covered.end()), covered.end());
+      const int64_t twin = covered.size() == 1
+                               ? covered.front()
+                               : known.try_emplace(std::move(covered), slab).first->second;
+      if (tracer_.Find(slab) == tracer_.Find(twin)) continue;
+      tracer_.Union(slab, twin);
+      changed = true;
     }
   }
 }
@@ -220,16 +242,31 @@ void UnitClasses::CollectBlocks() {
   }
 }
 
-/// Slabs that are the same set count once; those that overlap in part cannot be expressed.
+/// Slabs that are the same set count once; those that overlap in part cannot be expressed, nor
+/// those of which some classes take more room than others.
 void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::string& where) {
   for (auto& slab : slabs) {
     std::sort(slab.begin(), slab.end());
-    slab.erase(std::unique(slab.begin(), slab.end()), slab.end());
     std::erase_if(slab, [](int32_t index) { return index < 0; });
   }
   std::sort(slabs.begin(), slabs.end());
   slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());
   if (slabs.size() < 2) return;
+  std::set<int64_t> rooms;  // coordinates of a class in a slab
+  for (auto& slab : slabs) {
+    for (auto run = slab.begin(); run != slab.end();) {
+      const auto end = std::upper_bound(run, slab.end(), *run);
+      rooms.insert(end - run);
+      run = end;
+    }
+  }
+  if (rooms.size() > 1) {
+    for (const auto& slab : slabs)
+      for (const int32_t index : slab)
+        Pin(index, Str(where, ": its blocks cannot lose as many coordinates each"));
+    return;
+  }
+  for (auto& slab : slabs) slab.erase(std::unique(slab.begin(), slab.end()), slab.end());
   for (const Blocks& known : blocks_)
     if (known.slabs == slabs) return;
   std::map<int32_t, size_t> owner;

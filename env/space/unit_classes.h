@@ -61,6 +61,7 @@ class UnitClasses {
 
  private:
   void JoinElements();
+  void JoinSlabs();
   void Collect();
   void NumberPatterns();
   ElementsCut FindCut(const CoordinateAxis& elements) const;

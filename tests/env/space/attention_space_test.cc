@@ -9,6 +9,7 @@
 #include "env/space/certificate.h"
 #include "env/space/plan.h"
 #include "env/space/space.h"
+#include "tests/env/space/expect_exact.h"
 #include "tests/env/space/random_selection.h"
 
 // Units that run along several axes of one tensor: heads and their dims, packed projections,
@@ -51,27 +52,6 @@ Network SeparateAttention() {
   const ValueId v = Heads(b, b.Linear("v", x, 8, kWidth), kHeads);
   const ValueId out = b.Linear("proj", Merged(b, Attend(b, q, k, v)), kWidth, 16);
   return b.Finish({b.Linear("head", b.Relu(out), 16, 3)});
-}
-
-void ExpectExact(const Network& net, const SpaceOptions& options, uint64_t seeds = 3) {
-  const Space space = BuildSpace(net, options);
-  ASSERT_FALSE(space.groups().empty());
-  for (uint64_t seed = 0; seed < seeds; ++seed) {
-    SCOPED_TRACE(seed);
-    const Selection selection = RandomSelection(space, seed);
-    const Plan plan = MakePlan(space, selection);
-    const Network cut = Cut(space.network(), plan);
-    const Certificate certificate = Certify(space, selection, plan, cut, seed);
-    EXPECT_TRUE(certificate.passed) << certificate.failure << " " << certificate.max_rel_error
-                                    << " " << certificate.max_rel_error_f64;
-    // The polynomial says what the cut network's own count is.
-    std::vector<double> kept;
-    for (const auto& units : selection) kept.push_back(static_cast<double>(units.size()));
-    const Cost predicted = CostModel(space).Evaluate(kept);
-    const Cost counted = CostModel(BuildSpace(cut)).Full();
-    EXPECT_DOUBLE_EQ(predicted.macs, counted.macs);
-    EXPECT_DOUBLE_EQ(predicted.params, counted.params);
-  }
 }
 
 const Group& Named(const Space& space, const std::string& name) {
@@ -287,60 +267,6 @@ TEST(RecurrentSpaceUnit, AnLstmUnitIsFourRowsAndOneColumn) {
   EXPECT_EQ(plan.kept.at("rnn.bias_hh_l0_reverse")[0].kept[0], rows);
   EXPECT_EQ(plan.kept.at("rnn.weight_hh_l0_reverse")[1].kept[0], (Ints{0, 1, 2, 4, 5, 6, 7}));
   EXPECT_EQ(plan.kept.at("fc.weight")[0].kept[0], columns);
-  ExpectExact(net, {});
-}
-
-TEST(MovementSpaceUnit, ShufflesSplitsAndStridesBecomeListsThatFollow) {
-  // conv -> shuffle in 3 groups -> odd and even channels -> chunks, joined again.
-  Builder b("moves", 1);
-  ValueId x = b.Conv2d("conv", b.Input("x", {2, 3, 4, 4}), 3, 12, {.kernel = 1});
-  x = View(b, Transpose(b, View(b, x, {-1, 3, 4, 4, 4}), 1, 2), {-1, 12, 4, 4});
-  const auto every_other = [&](int64_t start) {
-    return b.Call("aten::slice", "Tensor",
-                  {{"self", x},
-                   {"dim", c10::IValue(1)},
-                   {"start", c10::IValue(start)},
-                   {"step", c10::IValue(2)}});
-  };
-  const auto halves = b.CallMulti(
-      "aten::chunk", "",
-      {{"self", every_other(0)}, {"chunks", c10::IValue(2)}, {"dim", c10::IValue(1)}}, 2);
-  const ValueId joined = b.Cat({b.Relu(halves[1]), every_other(1), halves[0]});
-  const Network net = b.Finish({b.Linear(
-      "fc", b.Flatten(b.GlobalAvgPool(b.Conv2d("next", joined, 12, 6, {.kernel = 1}))), 6, 3)});
-  const Space space = BuildSpace(net);
-  int64_t units = 0;
-  for (const Group& group : space.groups()) units += group.units;
-  EXPECT_EQ(units, 12 + 6);
-  for (const Pin& pin : space.pins()) EXPECT_EQ(pin.parameter, "fc.weight") << pin.reason;
-  ExpectExact(net, {}, 10);
-}
-
-TEST(MovementSpaceUnit, ChannelShuffleMovesInputFiveToFour) {
-  // 12 channels, 3 groups: pi(i * 4 + k) = k * 3 + i.
-  Builder b("shuffle", 1);
-  ValueId x = b.Conv2d("conv", b.Input("x", {2, 3, 4, 4}), 3, 12, {.kernel = 1});
-  x = View(b, Transpose(b, View(b, x, {-1, 3, 4, 4, 4}), 1, 2), {-1, 12, 4, 4});
-  const Network net = b.Finish({b.Conv2d("next", x, 12, 2, {.kernel = 1})});
-  const Space space = BuildSpace(net);
-  Selection selection = KeepAll(space);
-  std::erase(selection[0], 5);
-  const Plan plan = MakePlan(space, selection);
-  EXPECT_EQ(plan.kept.at("next.weight")[0].kept[0], (Ints{0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11}));
-}
-
-TEST(MovementSpaceUnit, PixelShuffleTakesFourChannelsAUnit) {
-  Builder b("pixels", 1);
-  ValueId x = b.Conv2d("conv", b.Input("x", {2, 3, 4, 4}), 3, 12, {.kernel = 1});
-  x = b.Call("aten::pixel_shuffle", "", {{"self", x}, {"upscale_factor", c10::IValue(2)}});
-  const Network net = b.Finish({b.Conv2d("next", x, 3, 2, {.kernel = 1})});
-  const Space space = BuildSpace(net);
-  ASSERT_EQ(space.groups().size(), 1u);
-  EXPECT_EQ(space.groups()[0].units, 3);
-  Selection selection = KeepAll(space);
-  std::erase(selection[0], 1);
-  EXPECT_EQ(MakePlan(space, selection).kept.at("conv.weight")[0].kept[0],
-            (Ints{0, 1, 2, 3, 8, 9, 10, 11}));
   ExpectExact(net, {});
 }
 

@@ -140,22 +140,22 @@ class Draw {
 
   // ---- the wider menu: each step leaves [batch, channels, 8, 8] again
   using Ints = std::vector<int64_t>;
+  static Arg Int(int64_t value) { return c10::IValue(value); }
+  static Arg List(Ints values) { return c10::IValue(std::move(values)); }
+  /// An operator of one tensor, which it calls self.
+  ValueId On(const std::string& op, const std::string& overload, ValueId self,
+             std::vector<Builder::NamedArg> rest = {}) {
+    rest.insert(rest.begin(), {"self", self});
+    return b_.Call("aten::" + op, overload, std::move(rest));
+  }
   ValueId View(ValueId x, Ints sizes) {
-    return b_.Call("aten::reshape", "", {{"self", x}, {"shape", c10::IValue(std::move(sizes))}});
+    return On("reshape", "", x, {{"shape", c10::IValue(std::move(sizes))}});
   }
   ValueId Permute(ValueId x, Ints dims) {
-    return b_.Call("aten::permute", "", {{"self", x}, {"dims", c10::IValue(std::move(dims))}});
+    return On("permute", "", x, {{"dims", c10::IValue(std::move(dims))}});
   }
   ValueId Transpose(ValueId x, int64_t a, int64_t c) {
-    return b_.Call("aten::transpose", "int",
-                   {{"self", x}, {"dim0", c10::IValue(a)}, {"dim1", c10::IValue(c)}});
-  }
-  ValueId Slice(ValueId x, int64_t start, int64_t end) {
-    return b_.Call("aten::slice", "Tensor",
-                   {{"self", x},
-                    {"dim", c10::IValue(int64_t{1})},
-                    {"start", c10::IValue(start)},
-                    {"end", c10::IValue(end)}});
+    return On("transpose", "int", x, {{"dim0", c10::IValue(a)}, {"dim1", c10::IValue(c)}});
   }
   ValueId ChannelsLast(ValueId x) { return Permute(x, {0, 2, 3, 1}); }
   ValueId ChannelsFirst(ValueId x) { return Permute(x, {0, 3, 1, 2}); }
@@ -174,7 +174,7 @@ class Draw {
     const std::string path = Path("norm");
     Push(ChannelsFirst(b_.Call("aten::layer_norm", "",
                                {{"input", ChannelsLast(in.id)},
-                                {"normalized_shape", c10::IValue(Ints{in.channels})},
+                                {"normalized_shape", List({in.channels})},
                                 {"weight", Random(path + ".weight", {in.channels})},
                                 {"bias", Random(path + ".bias", {in.channels})}})),
          in.channels);
@@ -197,18 +197,11 @@ class Draw {
     if (in.channels < 2) return Activate();
     const int64_t at = 1 + static_cast<int64_t>(rng_.Index(static_cast<uint64_t>(in.channels - 1)));
     const bool even = in.channels % 2 == 0 && rng_.Uniform() < 0.5;
-    std::vector<ValueId> parts;
-    if (even)
-      parts = b_.CallMulti(
-          "aten::chunk", "",
-          {{"self", in.id}, {"chunks", c10::IValue(int64_t{2})}, {"dim", c10::IValue(int64_t{1})}},
-          2);
-    else
-      parts = b_.CallMulti("aten::split_with_sizes", "",
-                           {{"self", in.id},
-                            {"split_sizes", c10::IValue(Ints{at, in.channels - at})},
-                            {"dim", c10::IValue(int64_t{1})}},
-                           2);
+    const Builder::NamedArg self{"self", in.id}, dim{"dim", Int(1)};
+    const auto parts =
+        even ? b_.CallMulti("aten::chunk", "", {self, {"chunks", Int(2)}, dim}, 2)
+             : b_.CallMulti("aten::split_with_sizes", "",
+                            {self, {"split_sizes", List({at, in.channels - at})}, dim}, 2);
     if (rng_.Uniform() < 0.5) return Push(b_.Cat({parts[1], parts[0]}), in.channels);
     const int64_t left = even ? in.channels / 2 : at;
     Push(parts[0], left);
@@ -218,7 +211,9 @@ class Draw {
   void Narrow() {
     const Item in = Any();
     if (in.channels < 3) return Activate();
-    Push(Slice(in.id, 1, in.channels - 1), in.channels - 2);
+    Push(On("slice", "Tensor", in.id,
+            {{"dim", Int(1)}, {"start", Int(1)}, {"end", Int(in.channels - 1)}}),
+         in.channels - 2);
   }
 
   void Reorder() {
@@ -226,30 +221,22 @@ class Draw {
     const double draw = rng_.Uniform();
     if (draw < 0.4) {
       const ValueId index = b_.Buffer(Path("order"), at::tensor(rng_.Permutation(in.channels)));
-      Push(b_.Call("aten::index_select", "",
-                   {{"self", in.id}, {"dim", c10::IValue(int64_t{1})}, {"index", index}}),
-           in.channels);
+      Push(On("index_select", "", in.id, {{"dim", Int(1)}, {"index", index}}), in.channels);
     } else if (draw < 0.7) {
-      Push(b_.Call("aten::roll", "",
-                   {{"self", in.id},
-                    {"shifts", c10::IValue(Ints{1})},
-                    {"dims", c10::IValue(Ints{rng_.Uniform() < 0.5 ? 1 : 2})}}),
+      Push(On("roll", "", in.id,
+              {{"shifts", List({1})}, {"dims", List({rng_.Uniform() < 0.5 ? 1 : 2})}}),
            in.channels);
     } else {
-      Push(b_.Call("aten::flip", "", {{"self", in.id}, {"dims", c10::IValue(Ints{1, 3})}}),
-           in.channels);
+      Push(On("flip", "", in.id, {{"dims", List({1, 3})}}), in.channels);
     }
   }
 
   void Pixels() {  // space to depth, a convolution there, and back
     const Item in = Any();
     if (in.channels > 12) return Activate();
-    const ValueId deep = b_.Call("aten::pixel_unshuffle", "",
-                                 {{"self", in.id}, {"downscale_factor", c10::IValue(int64_t{2})}});
+    const ValueId deep = On("pixel_unshuffle", "", in.id, {{"downscale_factor", Int(2)}});
     const ValueId mixed = b_.Conv2d(Path("pixels"), deep, 4 * in.channels, 16, {.padding = 1});
-    Push(b_.Call("aten::pixel_shuffle", "",
-                 {{"self", mixed}, {"upscale_factor", c10::IValue(int64_t{2})}}),
-         4);
+    Push(On("pixel_shuffle", "", mixed, {{"upscale_factor", Int(2)}}), 4);
   }
 
   void Transposed() {
@@ -259,7 +246,7 @@ class Draw {
     Push(b_.Call("aten::conv_transpose2d", "input",
                  {{"input", in.id},
                   {"weight", weight},
-                  {"padding", c10::IValue(Ints{1, 1})},
+                  {"padding", List({1, 1})},
                   {"groups", c10::IValue(groups)}}),
          8);
   }
@@ -268,10 +255,9 @@ class Draw {
     const Item in = Any();
     const ValueId small =
         b_.Conv2d(Path("down"), in.id, in.channels, 8, {.stride = 2, .padding = 1});
-    Push(b_.Call("aten::upsample_nearest2d", "vec",
-                 {{"input", small},
-                  {"output_size", c10::IValue(Ints{8, 8})},
-                  {"scale_factors", c10::IValue()}}),
+    Push(b_.Call(
+             "aten::upsample_nearest2d", "vec",
+             {{"input", small}, {"output_size", List({8, 8})}, {"scale_factors", c10::IValue()}}),
          8);
   }
 
@@ -290,11 +276,9 @@ class Draw {
       mixed = b_.Call("aten::scaled_dot_product_attention", "",
                       {{"query", q}, {"key", k}, {"value", v}});
     } else {
-      const ValueId scores =
-          b_.Call("aten::matmul", "", {{"self", q}, {"other", Transpose(k, 2, 3)}});
-      const ValueId weights =
-          b_.Call("aten::softmax", "int", {{"self", scores}, {"dim", c10::IValue(int64_t{-1})}});
-      mixed = b_.Call("aten::matmul", "", {{"self", weights}, {"other", v}});
+      const ValueId scores = On("matmul", "", q, {{"other", Transpose(k, 2, 3)}});
+      const ValueId weights = On("softmax", "int", scores, {{"dim", Int(-1)}});
+      mixed = On("matmul", "", weights, {{"other", v}});
     }
     const ValueId merged = View(Transpose(mixed, 1, 2), {-1, 64, width});
     const ValueId out = b_.Linear(path + ".out", merged, width, in.channels);
@@ -307,16 +291,13 @@ class Draw {
     const ValueId flat = b_.Flatten(last ? ChannelsLast(in.id) : in.id);
     const ValueId code = b_.Relu(b_.Linear(Path("code"), flat, 64 * in.channels, 6));
     const ValueId gate = b_.Linear(Path("gate"), code, 6, in.channels);
-    Push(b_.Call("aten::mul", "Tensor",
-                 {{"self", in.id}, {"other", View(gate, {-1, in.channels, 1, 1})}}),
-         in.channels);
+    Push(On("mul", "Tensor", in.id, {{"other", View(gate, {-1, in.channels, 1, 1})}}), in.channels);
   }
 
   void GatedUnit() {
     const Item in = Any();
     if (in.channels % 2 != 0) return Activate();
-    Push(b_.Call("aten::glu", "", {{"self", in.id}, {"dim", c10::IValue(int64_t{1})}}),
-         in.channels / 2);
+    Push(On("glu", "", in.id, {{"dim", Int(1)}}), in.channels / 2);
   }
 
   void Stacked() {  // side by side in an axis of their own, then one of them or their mean
@@ -326,8 +307,7 @@ class Draw {
     const ValueId both = b_.Call(
         "aten::stack", "", {{"tensors", ValueList{{in.id, other}}}, {"dim", c10::IValue(dim)}});
     if (rng_.Uniform() < 0.5)
-      Push(b_.Call("aten::mean", "dim", {{"self", both}, {"dim", c10::IValue(Ints{dim})}}),
-           in.channels);
+      Push(On("mean", "dim", both, {{"dim", List({dim})}}), in.channels);
     else
       Push(b_.CallMulti("aten::unbind", "int", {{"self", both}, {"dim", c10::IValue(dim)}}, 2)[1],
            in.channels);
@@ -335,20 +315,14 @@ class Draw {
 
   void OverChannels() {  // a statistic or a running sum along the channels themselves
     const Item in = Any();
-    if (rng_.Uniform() < 0.5) {
-      Push(b_.Call("aten::softmax", "int", {{"self", in.id}, {"dim", c10::IValue(int64_t{1})}}),
-           in.channels);
-    } else {
-      Push(b_.Call("aten::cumsum", "", {{"self", in.id}, {"dim", c10::IValue(int64_t{1})}}),
-           in.channels);
-    }
+    const bool sum = rng_.Uniform() < 0.5;
+    Push(On(sum ? "cumsum" : "softmax", sum ? "" : "int", in.id, {{"dim", Int(1)}}), in.channels);
   }
 
   void Spread() {  // one value a channel, spread over the places again
     const Item in = Any();
     const ValueId wide =
-        b_.Call("aten::expand", "",
-                {{"self", b_.GlobalAvgPool(in.id)}, {"size", c10::IValue(Ints{-1, -1, 8, 8})}});
+        On("expand", "", b_.GlobalAvgPool(in.id), {{"size", List({-1, -1, 8, 8})}});
     Push(b_.Add(in.id, wide), in.channels);
   }
 
@@ -356,27 +330,19 @@ class Draw {
     const Item in = Any();
     if (in.channels > 12) return Activate();
     if (rng_.Uniform() < 0.5)
-      Push(b_.Call("aten::repeat", "",
-                   {{"self", in.id}, {"repeats", c10::IValue(Ints{1, 2, 1, 1})}}),
-           2 * in.channels);
+      Push(On("repeat", "", in.id, {{"repeats", List({1, 2, 1, 1})}}), 2 * in.channels);
     else
-      Push(b_.Call("aten::repeat_interleave", "self_int",
-                   {{"self", in.id},
-                    {"repeats", c10::IValue(int64_t{2})},
-                    {"dim", c10::IValue(int64_t{1})}}),
+      Push(On("repeat_interleave", "self_int", in.id, {{"repeats", Int(2)}, {"dim", Int(1)}}),
            2 * in.channels);
   }
 
   void Scaled() {  // layer scale, or a slope a channel
     const Item in = Any();
     if (rng_.Uniform() < 0.5)
-      Push(b_.Call("aten::mul", "Tensor",
-                   {{"self", in.id}, {"other", Random(Path("scale"), {in.channels, 1, 1})}}),
+      Push(On("mul", "Tensor", in.id, {{"other", Random(Path("scale"), {in.channels, 1, 1})}}),
            in.channels);
     else
-      Push(b_.Call("aten::prelu", "",
-                   {{"self", in.id}, {"weight", Random(Path("slope"), {in.channels})}}),
-           in.channels);
+      Push(On("prelu", "", in.id, {{"weight", Random(Path("slope"), {in.channels})}}), in.channels);
   }
 
   void Shared() {  // one convolution used twice, on its own output the second time
@@ -385,7 +351,7 @@ class Draw {
     const auto apply = [&](ValueId x) {
       return b_.Call("aten::conv2d", "", {{"input", x}, {"weight", weight}});
     };
-    Push(apply(b_.Call("aten::tanh", "", {{"self", apply(in.id)}})), in.channels);
+    Push(apply(On("tanh", "", apply(in.id))), in.channels);
   }
 
   void Contracted() {
