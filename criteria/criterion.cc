@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "env/base/call_text.h"
-#include "env/base/config.h"
 #include "env/base/error.h"
 
 namespace espalier {
@@ -24,13 +23,7 @@ namespace {
 }  // namespace
 
 std::unique_ptr<Criterion> MakeCriterion(const std::string& text) {
-  const CallText call = ParseCall("criterion", text);
-  const auto& registry = Registry<Criterion>::Global();
-  registry.Get("criterion", call.name);
-  return registry.Create(
-      "criterion", call.name,
-      ConfigDocument::Parse("[criterion]\n" + call.options, Str("criterion '", text, "'"))
-          .Section("criterion"));
+  return CreateFromCall<Criterion>("criterion", text);
 }
 
 std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const Space& space,

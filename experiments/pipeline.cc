@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "criteria/regularisers/regulariser.h"
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/interrupt.h"
@@ -13,6 +14,7 @@
 #include "experiments/command_line.h"
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
+#include "experiments/epoch_log.h"
 #include "experiments/progress_line.h"
 #include "experiments/report.h"
 #include "experiments/score_json.h"
@@ -63,9 +65,7 @@ Pipeline::Pipeline(const RunConfig& config)
     : config_(config), device_(ParseDevice(config.run.device)), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
-  space_ = PrunableSpace(source_.network, ToOptions(config.space));
-  cost_.emplace(*space_);
-  budget_.emplace(*cost_, config.budget);
+  UseWeights(source_.network);
   splits_ = Splits::Load(data_, &source_.network);
   if (splits_->test().count() == 0)
     throw Error(ErrorKind::kConfig, "there are no test samples for the final measurement",
@@ -74,6 +74,14 @@ Pipeline::Pipeline(const RunConfig& config)
   task_ = MakeTask(config.task, splits_->train(), space_->network());
   Objective(config.finetune.loss.empty() ? task_.loss : config.finetune.loss,
             {.label_smoothing = config.finetune.label_smoothing});
+  MakeRegulariser(config.sparsify.regulariser);
+}
+
+void Pipeline::UseWeights(const Network& network) {
+  budget_.reset(), cost_.reset();
+  space_ = PrunableSpace(network, ToOptions(config_.space));
+  cost_.emplace(*space_);
+  budget_.emplace(*cost_, config_.budget);
 }
 
 Environment Pipeline::MakeEnvironment() const {
@@ -95,11 +103,6 @@ SearchContext Pipeline::MakeContext(const std::string& stage, uint64_t trial) {
   };
   context.progress = ProgressLine(stage);
   return context;
-}
-
-bool Pipeline::Refines() const {
-  const auto& refine = config_.refine;
-  return refine.compensate_batches > 0 || refine.recalibrate_batches > 0 || refine.tune_batches > 0;
 }
 
 void Pipeline::DescribeSpace() {
@@ -180,7 +183,7 @@ Pipeline::Candidate Pipeline::CutStage(const std::string& stage, const std::stri
   candidate.plan.source_sha256 = uncut.WeightsHash();
   candidate.cut = Cut(uncut, candidate.plan);
   candidate.refined = candidate.cut;
-  if (!Refines()) {
+  if (!IsOn(config_.refine)) {
     if (!folder_->Finished(stage)) folder_->Finish(stage, {{"refine", nullptr}});
     return candidate;
   }
@@ -197,6 +200,39 @@ Pipeline::Candidate Pipeline::CutStage(const std::string& stage, const std::stri
   SaveWeights(file, candidate.refined.store);
   folder_->Finish(stage, {{"refine", Ordered(refined.info)}, {"seconds", Seconds(start)}});
   return candidate;
+}
+
+void Pipeline::SparsifyStage() {
+  if (config_.sparsify.train.epochs == 0) return;
+  given_ = source_.network;
+  source_.network.store = source_.network.store.Clone();
+  ParameterStore& store = source_.network.store;
+  const auto folder = folder_->path() / "sparsify";
+  source_.weights_file = folder / "weights.safetensors";
+  if (folder_->Finished("sparsify")) {
+    LoadWeights(source_.weights_file, store);
+  } else {
+    LogInfo("sparsify: ", config_.sparsify.train.epochs, " epochs with ",
+            config_.sparsify.regulariser);
+    const SparsifyResult result =
+        Sparsify(MakeEnvironment(), config_.sparsify, MakeContext("sparsify", 0),
+                 EpochLog(*metrics_, "sparsify", config_.sparsify.train.epochs, task_.metric));
+    for (const std::string& name : store.CanonicalNames())
+      store.Set(name, result.network.store.Get(name));
+    SaveWeights(source_.weights_file, store, {{"normalisation", source_.Normalisation()}});
+    if (!source_.config.file.empty()) WritePt2(folder / "model.pt2", source_.network);
+    ordered_json found = TrainingJson(result.history, task_.metric);
+    found.update(Ordered(result.info));
+    folder_->Finish("sparsify", found);
+  }
+  // From here on the sparse network is what is cut; a certificate starts from its file.
+  if (source_.config.file.empty()) {
+    source_.config.weights = source_.weights_file;
+  } else {
+    source_.config.file = source_.weights_file = folder / "model.pt2";
+  }
+  source_.file_sha256 = Sha256OfFile(source_.weights_file);
+  UseWeights(source_.network);
 }
 
 Network Pipeline::Finetune(const Network& start) {
@@ -219,33 +255,12 @@ Network Pipeline::Finetune(const Network& start) {
                   "space.decouple_residuals = true keeps the trunk's width");
   }
   network.store = network.store.To(device_);
-  const auto result =
-      Train(network, *splits_, task, config_.finetune, static_cast<uint64_t>(config_.run.seed),
-            folder_->path() / "finetune", [&](const EpochRecord& record) {
-              metrics_->Add("finetune", record.epoch, "lr", record.lr);
-              metrics_->Add("finetune", record.epoch, "train_loss", record.train_loss);
-              metrics_->Add("finetune", record.epoch, "train_" + task_.metric, record.train_metric);
-              metrics_->Add("finetune", record.epoch, "validation_" + task_.metric,
-                            record.validation_metric);
-              LogInfo("finetune: epoch ", record.epoch, "/", config_.finetune.epochs, ", loss ",
-                      Fixed(record.train_loss, 4), ", training ",
-                      FigureText(task_.metric, record.train_metric), ", validation ",
-                      FigureText(task_.metric, record.validation_metric), ", ",
-                      Fixed(record.seconds, 1), " s");
-            });
+  const auto result = Train(network, *splits_, task, config_.finetune,
+                            static_cast<uint64_t>(config_.run.seed), folder_->path() / "finetune",
+                            EpochLog(*metrics_, "finetune", config_.finetune.epochs, task_.metric));
   network.store = network.store.To(at::kCPU);
   SaveWeights(file, network.store);
-  ordered_json history = ordered_json::array();
-  double seconds = 0;
-  for (const auto& record : result.history) {
-    seconds += record.seconds;
-    history.push_back({{"epoch", record.epoch},
-                       {"lr", record.lr},
-                       {"train_loss", record.train_loss},
-                       {"train_" + task_.metric, record.train_metric},
-                       {"validation_" + task_.metric, record.validation_metric}});
-  }
-  folder_->Finish("finetune", {{"history", history}, {"seconds", seconds}});
+  folder_->Finish("finetune", TrainingJson(result.history, task_.metric));
   return network;
 }
 
@@ -291,17 +306,18 @@ void Pipeline::Measure(const Candidate& candidate, const Network& final_network,
   if (folder_->Finished("test")) return;
   LogInfo("test: ", splits_->test().count(), " samples");
   ordered_json result;
-  result["base"] = Measured(source_.network);
+  result["base"] = Measured(given_ ? *given_ : source_.network);
+  if (given_) result["sparse"] = Measured(source_.network);
   result["cut"] = Measured(candidate.cut);
-  if (Refines()) result["refined"] = Measured(candidate.refined);
+  if (IsOn(config_.refine)) result["refined"] = Measured(candidate.refined);
   result["final"] = config_.finetune.epochs > 0 ? Measured(final_network)
-                    : Refines()                 ? result["refined"]
+                    : IsOn(config_.refine)      ? result["refined"]
                                                 : result["cut"];
   result["controls"] = ordered_json::array();
   for (size_t i = 0; i < controls.size(); ++i) {
     ordered_json control = {{"strategy", config_.controls.strategies[i]}};
     control["cut"] = Measured(controls[i].cut);
-    if (Refines()) control["refined"] = Measured(controls[i].refined);
+    if (IsOn(config_.refine)) control["refined"] = Measured(controls[i].refined);
     result["controls"].push_back(control);
   }
   folder_->Finish("test", result);
@@ -316,6 +332,8 @@ ordered_json Pipeline::Run(RunFolder& folder) {
   metrics_ = std::make_unique<MetricLog>(folder.path());
   DescribeSpace();
 
+  SparsifyStage();
+  ThrowIfInterrupted("the run");
   const auto found = SearchStage("search", config_.strategy_name, *config_.strategy, 0);
   ThrowIfInterrupted("the run");
   const Candidate candidate = CutStage("cut", "search", found, 0);
@@ -355,6 +373,7 @@ std::optional<ordered_json> Pipeline::Result(const RunFolder& folder) {
   };
   ordered_json result = {{"run", folder.path().string()}, {"convention", convention}};
   result["base"] = row(test.at("base"), 0);
+  if (test.contains("sparse")) result["sparse"] = row(test.at("sparse"), 0);
   result["cut"] = row(test.at("cut"), 1);
   if (test.contains("refined")) result["refined"] = row(test.at("refined"), 1);
   result["final"] = row(test.at("final"), 1);

@@ -20,7 +20,7 @@
 
 namespace espalier {
 
-/// One pruning run: search, cut, fine-tune, verify, measure, report.
+/// One pruning run: train for sparsity, search, cut, fine-tune, verify, measure, report.
 ///
 /// State    the run folder. Every stage leaves a marker with its result when it is done; run again
 /// with
@@ -52,11 +52,13 @@ class Pipeline {
     Network refined;                 // equal to `cut` when nothing is refined
   };
 
+  void UseWeights(const Network& network);  ///< what is searched and cut from now on
   Environment MakeEnvironment() const;
   SearchContext MakeContext(const std::string& stage, uint64_t trial);
   void DescribeSpace();
   nlohmann::ordered_json SearchStage(const std::string& stage, const std::string& name,
                                      const Strategy& strategy, uint64_t trial);
+  void SparsifyStage();
   /// A plan for every other budget a strategy learned, ready for `espalier apply`.
   void WriteFront(const std::filesystem::path& folder, const nlohmann::json& info) const;
   /// Cuts (and refines, into `stage`) what `search_stage` found.
@@ -67,11 +69,11 @@ class Pipeline {
   void Measure(const Candidate& candidate, const Network& final_network,
                const std::vector<Candidate>& controls);
   nlohmann::ordered_json Measured(const Network& network) const;
-  bool Refines() const;
 
   const RunConfig& config_;
   const at::Device device_;
   ModelSource source_;
+  std::optional<Network> given_;  // the network as it was before sparsity training
   DataConfig data_;
   std::optional<Splits> splits_;
   Task task_;

@@ -49,7 +49,8 @@ class Page {
     settings_ = SettingsOf(resolved_);
     manifest_ = fs::exists(folder / "manifest.json") ? ReadJson(folder / "manifest.json")
                                                      : ordered_json::object();
-    for (const std::string name : {"space", "search", "cut", "finetune", "verify", "test"})
+    for (const std::string name :
+         {"space", "sparsify", "search", "cut", "finetune", "verify", "test"})
       if (fs::exists(folder / "stages" / (name + ".json")))
         stages_[name] = ReadJson(folder / "stages" / (name + ".json"));
     convention_ = Text(Stage("space"), "convention");
@@ -170,9 +171,12 @@ class Page {
   }
 
   std::string Curves() const {
-    const std::string charts = CurveCharts(folder_, Stage("search"));
+    const std::string charts = CurveCharts(folder_, Stage("sparsify"), Stage("search"));
     if (charts.empty()) return "";
     std::string times;
+    if (Has("sparsify"))
+      times +=
+          Str("Sparsity training took ", Duration(Stage("sparsify").value("seconds", 0.0)), ". ");
     if (Has("search"))
       times += Str("Search took ", Duration(Stage("search").value("seconds", 0.0)), ".");
     if (Has("finetune"))

@@ -79,6 +79,7 @@ std::string MeasuredSection(const ordered_json& test, bool finetuned,
     rows.push_back({label, ValueOf(row), row.at("standard_error"), WithError(row), style});
   };
   add("before", test["base"], "base");
+  if (test.contains("sparse")) add("sparse, uncut", test["sparse"], "step");
   add("right after the cut", test["cut"], "step");
   if (test.contains("refined")) add("refined", test["refined"], "step");
   if (finetuned)

@@ -14,6 +14,7 @@
 #include "experiments/model_source.h"
 #include "experiments/settings.h"
 #include "search/refine.h"
+#include "search/sparsify.h"
 #include "search/strategy.h"
 
 namespace espalier {
@@ -40,6 +41,7 @@ struct RunConfig {
   TaskConfig task;
   BudgetConfig budget;
   SpaceConfig space;
+  SparsifyConfig sparsify;  ///< epochs = 0: none, the default
   RefineConfig refine;
   TrainConfig finetune;  ///< epochs = 0: no fine-tuning, the default without a [finetune] table
   ControlsConfig controls;

@@ -50,12 +50,16 @@ TensorFile ReadTensors(const std::filesystem::path& path) {
   }
 }
 
-/// The parts of the identity that the file does not have, or has otherwise.
+/// The parts of the identity that the file does not have, or has otherwise, or has alone.
 std::string DifferingParts(const RunIdentity& identity, const json& found) {
   std::string differing;
+  const auto add = [&](const std::string& part) {
+    differing += Str(differing.empty() ? "" : ", ", part);
+  };
   for (const auto& [part, hash] : identity)
-    if (!found.is_object() || !found.contains(part) || found.at(part) != hash)
-      differing += Str(differing.empty() ? "" : ", ", part);
+    if (!found.is_object() || !found.contains(part) || found.at(part) != hash) add(part);
+  for (const auto& [part, hash] : found.items())
+    if (!identity.contains(part)) add(part);
   return differing;
 }
 

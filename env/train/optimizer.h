@@ -9,8 +9,6 @@
 
 namespace espalier {
 
-using NamedTensor = std::pair<std::string, Tensor>;
-
 /// SGD with momentum, or AdamW (beta 0.9 and 0.999, eps 1e-8), with LibTorch's fused updates.
 ///
 /// Source   torch.optim.SGD (dampening 0) and torch.optim.AdamW: the same formulas.

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "env/base/error.h"
+#include "env/base/files.h"
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
 #include "env/graph/executor.h"
@@ -83,7 +84,8 @@ class GeneratorScope {
 class Training {
  public:
   Training(const Network& network, const Splits& splits, const Task& task,
-           const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder)
+           const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder,
+           WeightPenalty* penalty)
       : network_(network),
         splits_(splits),
         task_(task),
@@ -91,6 +93,7 @@ class Training {
                    {.label_smoothing = config.label_smoothing, .temperature = task.temperature}),
         metric_(task.MakeMetric()),
         config_(config),
+        penalty_(penalty),
         seed_(seed),
         path_(folder.empty() ? folder : folder / "checkpoint.safetensors"),
         executor_(network.graph),
@@ -119,6 +122,10 @@ class Training {
         ESPALIER_CHECK(ema_store_->Get(name).strides() == store_.Get(name).strides(), name);
     }
     if (!path_.empty()) identity_ = IdentifyRun(network, splits, task, config, seed);
+    if (penalty_ == nullptr) return;
+    penalty_->Attach(store_);
+    penalties_ = at::zeros_like(losses_);
+    identity_["penalty"] = Sha256Hex(penalty_->Identity());
   }
 
   TrainResult Run(const std::function<void(const EpochRecord&)>& on_epoch) {
@@ -218,6 +225,7 @@ class Training {
     position_.seconds = 0;
     losses_.zero_();
     figures_.zero_();
+    if (penalty_) penalty_->EndEpoch(record.epoch);
     Save();
   }
 
@@ -226,10 +234,14 @@ class Training {
     const GeneratorScope generator(
         stochastic_, device_, StreamSeed(seed_, static_cast<uint64_t>(position_.steps), "dropout"));
     Tensor figure;
-    const Tensor loss =
-        Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &figure);
+    Tensor loss = Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &figure);
     losses_[batch].copy_(loss.detach());
     figures_[batch].copy_(figure);
+    if (penalty_) {
+      const Tensor penalty = penalty_->Value();
+      penalties_[batch].copy_(penalty.detach());
+      loss = loss + penalty;
+    }
     if (device_.is_cpu()) CheckFinite(batch + 1);  // elsewhere reading would wait for the device
     loss.backward();
     optimizer_.Step(lr);
@@ -239,12 +251,18 @@ class Training {
   }
 
   void CheckFinite(int64_t batches) const {
-    const Tensor bad = losses_.narrow(0, 0, batches).isfinite().logical_not();
+    if (penalty_) CheckFinite(penalties_.narrow(0, 0, batches), penalty_->Name(), "weaken it");
+    CheckFinite(losses_.narrow(0, 0, batches), "the loss",
+                "lower train.lr, or lengthen train.warmup_epochs");
+  }
+
+  void CheckFinite(const Tensor& values, const std::string& what, const char* hint) const {
+    const Tensor bad = values.isfinite().logical_not();
     if (!bad.any().item<bool>()) return;
     throw Error(ErrorKind::kTrials,
-                Str("training of '", network_.name, "': the loss is not finite in epoch ",
+                Str("training of '", network_.name, "': ", what, " is not finite in epoch ",
                     position_.epoch + 1, ", batch ", bad.nonzero()[0].item<int64_t>() + 1),
-                "lower train.lr, or lengthen train.warmup_epochs");
+                hint);
   }
 
   void UpdateEma() {
@@ -285,6 +303,11 @@ class Training {
         tensors.emplace_back("ema/" + name, tensor);
     tensors.emplace_back("losses", losses_);
     tensors.emplace_back("figures", figures_);
+    if (penalty_) {
+      tensors.emplace_back("penalties", penalties_);
+      for (const auto& [name, tensor] : penalty_->State())
+        tensors.emplace_back("penalty/" + name, tensor);
+    }
     return tensors;
   }
 
@@ -307,6 +330,7 @@ class Training {
   const Objective objective_;
   const std::unique_ptr<const Metric> metric_;
   const TrainConfig config_;
+  WeightPenalty* const penalty_;  // may be null
   const uint64_t seed_;
   const std::filesystem::path path_;  // of the checkpoint; empty = none
   const Executor executor_;
@@ -321,53 +345,18 @@ class Training {
   TrainPosition position_;
   at::Device device_ = at::kCPU;
   int64_t steps_per_epoch_ = 0;
-  std::optional<UncutOutputs> uncut_;  // once the device is known
-  Tensor losses_, figures_;            // [steps_per_epoch], of the unfinished epoch
+  std::optional<UncutOutputs> uncut_;    // once the device is known
+  Tensor losses_, figures_, penalties_;  // [steps_per_epoch], of the unfinished epoch
 };
 
 }  // namespace
 
-Schema Describe(TrainConfig& config) {
-  Schema schema;
-  schema.Add("epochs", &config.epochs, "passes over the training samples", {0, 1'000'000})
-      .Add("batch_size", &config.batch_size, "samples a step; the last, short batch is left out",
-           {1, 1'000'000})
-      .Add("optimizer", &config.optimizer, "sgd or adamw (beta 0.9 and 0.999, eps 1e-8)",
-           {"sgd", "adamw"})
-      .Add("lr", &config.lr, "highest learning rate", {0, 1000})
-      .Add("momentum", &config.momentum, "of sgd", {0, 1, false, true})
-      .Add("nesterov", &config.nesterov, "Nesterov momentum for sgd; needs momentum > 0")
-      .Add("weight_decay", &config.weight_decay, "L2 (sgd) or decoupled (adamw)", {0, 1000})
-      .Add("decay_norm_and_bias", &config.decay_norm_and_bias,
-           "decay one-dimensional parameters too, as PyTorch does")
-      .Add("schedule", &config.schedule, "course of the learning rate",
-           {"cosine", "step", "one_cycle", "constant"})
-      .Add("milestones", &config.milestones, "step: epochs after which lr is multiplied by gamma")
-      .Add("gamma", &config.gamma, "step: factor at a milestone", {0, 1000})
-      .Add("warmup_epochs", &config.warmup_epochs,
-           "linear rise from lr/100; one_cycle: 0 = 30 % of the epochs", {0, 1'000'000})
-      .Add("loss", &config.loss, "empty = the task's; distillation: \"cross_entropy + 0.5 kl\"")
-      .Add("label_smoothing", &config.label_smoothing,
-           "share of the target spread over all classes", {0, 1})
-      .Add("mode", &config.mode,
-           "train, or eval: no dropout, and batch norms keep their statistics", {"train", "eval"})
-      .Add("ema_decay", &config.ema_decay,
-           "moving average of the weights a step, which then is the result; 0 = off",
-           {0, 1, false, true})
-      .Add("precision", &config.precision, "auto = bf16 when measured faster at the start",
-           {"auto", "fp32", "bf16"})
-      .Add("channels_last", &config.channels_last, "memory format of images and weights")
-      .Add("limit_batches", &config.limit_batches, "stop each epoch after N batches; 0 = all",
-           {0, 1'000'000'000});
-  return schema;
-}
-
 TrainResult Train(Network& network, const Splits& splits, const Task& task,
                   const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder,
-                  const std::function<void(const EpochRecord&)>& on_epoch) {
+                  const std::function<void(const EpochRecord&)>& on_epoch, WeightPenalty* penalty) {
   if (config.nesterov && config.optimizer == "sgd" && config.momentum <= 0)
     throw Error(ErrorKind::kConfig, "train.nesterov needs train.momentum > 0");
-  Training training(network, splits, task, config, seed, folder);
+  Training training(network, splits, task, config, seed, folder, penalty);
   TrainResult result = training.Run(on_epoch);
   const ParameterStore trained = training.Result();
   for (const std::string& name : trained.CanonicalNames())

@@ -10,6 +10,7 @@
 #include "env/graph/network.h"
 #include "env/space/plan.h"
 #include "env/task/task.h"
+#include "env/train/weight_penalty.h"
 
 namespace espalier {
 
@@ -54,12 +55,14 @@ struct TrainResult {
 /// State    a checkpoint (`<folder>/checkpoint.safetensors`, atomic) after every epoch and on an
 ///          interrupt request: weights, optimiser state, EMA, epoch, batch, losses. Running again
 ///          with the same folder continues bit for bit on CPU (same machine, same threads).
-///          An empty folder means no checkpoints.
+///          An empty folder means no checkpoints. What a penalty remembers is kept with it.
 /// Errors   kInterrupted after the checkpoint is written; kData for a damaged checkpoint or one of
-///          another training (names what differs); non-finite loss is kTrials with epoch and batch.
+///          another training (names what differs); non-finite loss or penalty is kTrials with epoch
+///          and batch.
 /// Random   data order, augmentation and dropout from (seed, epoch, batch).
 TrainResult Train(Network& network, const Splits& splits, const Task& task,
                   const TrainConfig& config, uint64_t seed, const std::filesystem::path& folder,
-                  const std::function<void(const EpochRecord&)>& on_epoch = {});
+                  const std::function<void(const EpochRecord&)>& on_epoch = {},
+                  WeightPenalty* penalty = nullptr);
 
 }  // namespace espalier

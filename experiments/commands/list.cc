@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "criteria/criterion.h"
+#include "criteria/regularisers/regulariser.h"
 #include "env/base/error.h"
 #include "env/base/registry.h"
 #include "env/cost/cost.h"
@@ -69,12 +70,15 @@ std::vector<Kind> AllKinds() {
                    SectionSheet<TaskConfig>("task", "what networks are judged and trained by"),
                    SectionSheet<BudgetConfig>("budget", "bounds the pruned network must meet"),
                    SectionSheet<SpaceConfig>("space", "what may be pruned"),
+                   SectionSheet<SparsifyConfig>("sparsify", "training for sparsity before the cut"),
                    SectionSheet<RefineConfig>("refine", "repair right after the cut"),
                    SectionSheet<TrainConfig>("finetune", "training after the cut; also [train]"),
                    SectionSheet<ControlsConfig>("controls", "strategies to compare with"),
                    SectionSheet<RunSettings>("run", "seed, folder and device")};
   return {{"strategies", "search methods: [strategy] name", RegistrySheets<Strategy>()},
           {"criteria", "scores of units: which ones stay", RegistrySheets<Criterion>()},
+          {"regularisers", "what makes units small: [sparsify] regulariser",
+           RegistrySheets<Regulariser>()},
           {"losses", "what search and training make small: [task] loss", RegistrySheets<Loss>()},
           {"metrics", "what networks are compared by: [task] metric", RegistrySheets<Metric>()},
           std::move(models),
@@ -97,8 +101,9 @@ std::string SheetText(const std::string& kind, const Sheet& sheet) {
   if (!sheet.info.facts.empty()) text += "\n";
   if (sheet.keys.empty()) return text + "  no keys of its own\n";
   const std::string where = kind == "strategies" ? " of [strategy] beside name"
-                            : kind == "criteria" ? Str(", as ", sheet.info.name, "(key=value, ...)")
-                                                 : "";
+                            : kind == "criteria" || kind == "regularisers"
+                                ? Str(", as ", sheet.info.name, "(key=value, ...)")
+                                : "";
   text += Str("\nkeys", where, ":\n");
   TextTable table({"key", "type", "default", "allowed", "meaning"});
   for (const auto& key : sheet.keys)

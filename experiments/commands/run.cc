@@ -19,6 +19,7 @@ std::string ResultText(const ordered_json& result) {
                Millions(row["macs"]), Millions(row["params"])});
   };
   add("before", result["base"]);
+  if (result.contains("sparse")) add("sparse, uncut", result["sparse"]);
   add("after the cut", result["cut"]);
   if (result.contains("refined")) add("refined", result["refined"]);
   add("final", result["final"]);

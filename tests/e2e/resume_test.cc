@@ -89,6 +89,27 @@ TEST_F(ResumeE2e, TerminatedDuringFineTuning) {
       SIGTERM, 75);
 }
 
+TEST_F(ResumeE2e, TerminatedDuringSparsityTraining) {
+  const auto line = [](const fs::path& folder) {
+    auto words = Line(folder);
+    for (const char* value : {"sparsify.epochs=3", "sparsify.regulariser=growing(delta=0.1)",
+                              "sparsify.batch_size=20", "finetune.epochs=0"})
+      words.insert(words.end(), {"--set", value});
+    return words;
+  };
+  const auto whole = Tiny().folder / "sparse_whole", folder = Tiny().folder / "sparse_stopped";
+  ASSERT_EQ(RunEspalier(line(whole)).exit_code, 0);
+  Espalier first(line(folder));
+  ASSERT_TRUE(first.SignalWhen(
+      [&] { return fs::exists(folder / "sparsify/checkpoint.safetensors"); }, SIGTERM));
+  EXPECT_EQ(first.Wait().exit_code, 75);
+  EXPECT_FALSE(fs::exists(folder / "stages/sparsify.json")) << "stopped too late to prove anything";
+  ASSERT_EQ(RunEspalier(line(folder)).exit_code, 0);
+  EXPECT_EQ(ReadFile(folder / "best/plan.json"), ReadFile(whole / "best/plan.json"));
+  for (const char* file : {"sparsify/weights.safetensors", "best/weights.safetensors"})
+    EXPECT_EQ(Sha256OfFile(folder / file), Sha256OfFile(whole / file)) << file;
+}
+
 TEST_F(ResumeE2e, InterruptedTrainingContinuesToTheSameWeights) {
   const auto folder = Tiny().folder / "train_again";
   const std::vector<std::string> line = {"train", (Tiny().folder / "base.toml").string(), "--out",

@@ -105,6 +105,36 @@ TEST(TaskCliE2e, UnlabelledInputsAreEnoughForTheWholeWay) {
   EXPECT_THAT(alone.err, HasSubstr("--uncut MODEL"));
 }
 
+TEST(TaskCliE2e, AnArchiveIsMadeSparseFirstAndItsCertificateStartsFromThere) {
+  const TempFolder folder;
+  at::manual_seed(1);
+  const Tensor images = at::randn({64, 3, 8, 8});
+  WriteClassifier(folder / "model.pt2", images);
+  WriteInputs(folder / "inputs/a.safetensors", {{"inputs.image", images}});
+  const fs::path config = WriteConfig(
+      folder.path(),
+      "[sparsify]\nepochs = 3\nbatch_size = 16\nregulariser = \"group_sparsity(lambda=0.3)\"\n"
+      "[strategy]\nname = \"ranking\"\ncriterion = \"l2_norm\"\n");
+  const fs::path run = folder / "run";
+  const auto made = RunEspalier({"run", config.string(), "--out", run.string(), "--json"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const auto result = made.Json();
+  EXPECT_EQ(result["base"]["value"], 1) << "the network as it was given";
+  EXPECT_EQ(result["sparse"]["macs"], result["base"]["macs"]);
+  EXPECT_TRUE(result["certificate"]["passed"]);
+  const auto verified = RunEspalier({"verify", (run / "best").string()});
+  EXPECT_EQ(verified.exit_code, 0) << verified.out << verified.err;
+  EXPECT_THAT(verified.out, HasSubstr((run / "sparsify/model.pt2").string()));
+  EXPECT_THAT(ReadFile(run / "report.html"),
+              AllOf(HasSubstr("sparsity training: loss"), HasSubstr("norms of all units, sorted"),
+                    HasSubstr("sparse, uncut")));
+  EXPECT_EQ(RunEspalier({"run", config.string(), "--out", (folder / "other").string(), "--set",
+                         "sparsify.regulariser=group_sparsty"})
+                .exit_code,
+            2);
+  EXPECT_FALSE(fs::exists(folder / "other"));
+}
+
 TEST(TaskCliE2e, SeveralInputsAndValuesInsteadOfClasses) {
   const TempFolder folder;
   at::manual_seed(1);

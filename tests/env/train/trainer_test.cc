@@ -188,6 +188,56 @@ TEST(TrainerUnit, NonFiniteLossNamesEpochAndBatch) {
   }
 }
 
+/// Adds a constant times the first weight's sum; NaN from some step on.
+class Constant final : public WeightPenalty {
+ public:
+  explicit Constant(int64_t bad_step) : bad_step_(bad_step) {}
+  std::string Name() const override { return "the constant pull"; }
+  std::string Identity() const override { return "constant"; }
+  void Attach(const ParameterStore& weights) override {
+    weight_ = weights.Get("fc.weight");
+    steps_ = at::zeros({}, at::kLong);
+  }
+  Tensor Value() override {
+    const auto step = steps_.add_(1).item<int64_t>();
+    return weight_.sum() * (step == bad_step_ ? std::numeric_limits<double>::quiet_NaN() : 0.1);
+  }
+  void EndEpoch(int64_t epoch) override { epochs_.push_back(epoch); }
+  std::vector<NamedTensor> State() const override { return {{"steps", steps_}}; }
+  const std::vector<int64_t>& epochs() const { return epochs_; }
+
+ private:
+  const int64_t bad_step_;
+  Tensor weight_, steps_;
+  std::vector<int64_t> epochs_;
+};
+
+TEST(TrainerUnit, APenaltyPullsBesideTheLossAndIsNamedWhenItIsNotFinite) {
+  const Splits splits = TinySplits(40, 20, 10);
+  TrainConfig config = TinyConfig();
+  config.epochs = 1;
+  config.limit_batches = 1;
+  config.momentum = config.weight_decay = 0;
+  Network plain = TinyNet(), pulled = TinyNet();
+  Constant penalty(-1);
+  const TrainResult alone = Train(plain, splits, {}, config, 5, {});
+  const TrainResult beside = Train(pulled, splits, {}, config, 5, {}, {}, &penalty);
+  EXPECT_EQ(alone.history[0].train_loss, beside.history[0].train_loss) << "the task's loss alone";
+  EXPECT_THAT(penalty.epochs(), testing::ElementsAre(1));
+  // One step of lr 0.1 against a gradient of 0.1.
+  EXPECT_TRUE(
+      at::allclose(pulled.store.Get("fc.weight"), plain.store.Get("fc.weight") - 0.01, 0, 1e-6));
+  Constant bad(2);
+  config.limit_batches = 3;
+  try {
+    Train(pulled, splits, {}, config, 5, {}, {}, &bad);
+    FAIL() << "trained on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kTrials);
+    EXPECT_THAT(error.message(), HasSubstr("the constant pull is not finite in epoch 1, batch 2"));
+  }
+}
+
 TEST(TrainerUnit, Bfloat16TrainsAndMasterWeightsStayFloat32) {
   const Splits splits = TinySplits(200, 50, 10);
   Network network = TinyNet();
