@@ -6,6 +6,7 @@
 #include <set>
 
 #include "env/graph/checked_json.h"
+#include "env/graph/checked_view.h"
 #include "env/graph/pt2_schema.h"
 #include "env/graph/torch_pickle.h"
 
@@ -53,47 +54,12 @@ View ViewOf(const json& meta) {
   return view;
 }
 
-/// Throws unless every element lies inside `bytes` and no more is claimed than is there.
 void CheckView(const View& view, int64_t bytes) {
   const auto element = static_cast<int64_t>(c10::elementSize(view.dtype));
-  if (view.sizes.size() != view.strides.size())
-    throw Error(ErrorKind::kModel,
-                Str("it has ", view.sizes.size(), " sizes and ", view.strides.size(), " strides"));
-  int64_t count = 1, nonzero = 1, last = view.offset;
-  for (size_t axis = 0; axis < view.sizes.size(); ++axis) {
-    int64_t reach = 0;
-    if (__builtin_mul_overflow(nonzero, std::max<int64_t>(view.sizes[axis], 1), &nonzero) ||
-        __builtin_mul_overflow(std::max<int64_t>(view.sizes[axis] - 1, 0), view.strides[axis],
-                               &reach) ||
-        __builtin_add_overflow(last, reach, &last))
-      throw Error(ErrorKind::kModel, Str("sizes ", at::IntArrayRef(view.sizes), " with strides ",
-                                         at::IntArrayRef(view.strides), " overflow"));
-    count *= view.sizes[axis];
-  }
-  const int64_t available = bytes / element;
   if (bytes % element != 0)
     throw Error(ErrorKind::kModel,
                 Str("its record has ", bytes, " bytes, not a multiple of ", element));
-  if (count > 0 ? last >= available : view.offset > available)
-    throw Error(ErrorKind::kModel, Str("sizes ", at::IntArrayRef(view.sizes), ", strides ",
-                                       at::IntArrayRef(view.strides), ", offset ", view.offset,
-                                       " reach element ", last, ", its record has ", available));
-  if (count > available)
-    throw Error(ErrorKind::kModel, Str("sizes ", at::IntArrayRef(view.sizes),
-                                       " overlap: its record has ", available, " elements"));
-}
-
-/// Every element at its own place: what a tensor that is stored must be.
-void CheckOwnMemory(const Tensor& tensor) {
-  const auto available = static_cast<int64_t>(tensor.storage().nbytes() / tensor.element_size());
-  if (tensor.numel() > available)
-    throw Error(ErrorKind::kModel,
-                Str("sizes ", tensor.sizes(), " overlap: its record has ", available, " elements"));
-}
-
-void CheckBooleans(const Tensor& bytes) {
-  if (bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
-    throw Error(ErrorKind::kModel, "its record holds bytes that are no booleans");
+  CheckInside(view.sizes, view.strides, view.offset, bytes / element);
 }
 
 }  // namespace
@@ -110,6 +76,15 @@ Tensor Archive::Bytes(const std::string& entry) {
   Tensor bytes = at::empty({static_cast<int64_t>(zip_.Size(entry))}, at::kByte);
   zip_.Read(entry, bytes.mutable_data_ptr());
   return bytes;
+}
+
+void Archive::CheckPickle(const std::string& entry) {
+  try {
+    CheckTorchPickle(zip_, Text(entry), entry.substr(0, entry.rfind('.')));
+  } catch (const Error& error) {
+    if (Named(error)) throw;
+    Fail(entry, error.message());
+  }
 }
 
 std::string Archive::Text(const std::string& entry) {
@@ -154,13 +129,15 @@ std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& confi
       if (!records.contains(path_name)) records[path_name] = archive.Bytes(folder + path_name);
       const Tensor& bytes = records[path_name];
       CheckView(view, bytes.numel());
-      if (view.dtype == at::kBool && checked.insert(path_name).second) CheckBooleans(bytes);
+      if (view.dtype == at::kBool && checked.insert(path_name).second)
+        CheckBooleans(view.dtype, bytes);
       const std::string key =
           Str(path_name, '|', int{static_cast<int8_t>(view.dtype)}, '|', view.offset,
               at::IntArrayRef(view.sizes), at::IntArrayRef(view.strides));
       const auto [first, fresh] = by_view.emplace(key, name);
       Tensor tensor = at::empty({0}, at::TensorOptions(view.dtype))
                           .set_(bytes.storage(), view.offset, view.sizes, view.strides);
+      CheckOwnMemory(tensor);
       tensors.push_back({name, std::move(tensor), JsonMember(*found, "is_param", BoolOf),
                          fresh ? "" : first->second});
     } catch (const Error& error) {

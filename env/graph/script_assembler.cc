@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "env/base/error.h"
+#include "env/graph/checked_view.h"
 
 namespace espalier::script {
 namespace {
@@ -26,6 +27,13 @@ void CheckPlain(const std::string& name, const Tensor& tensor) {
   if (tensor.layout() != at::kStrided || !tensor.device().is_cpu() || tensor.is_quantized())
     Fail("the stored tensor '", name, "' is ", tensor.toString(),
          "; only plain dense tensors are supported");
+  // LibTorch makes whatever view a file asks for.
+  try {
+    CheckOwnMemory(tensor);
+    if (tensor.scalar_type() == at::kBool) CheckBooleans(at::kBool, tensor.view(at::kByte));
+  } catch (const Error& error) {
+    Fail("the stored tensor '", name, "': ", error.message());
+  }
 }
 
 /// The sample with `batch` rows: its own, over and over.

@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "env/base/error.h"
-#include "env/graph/zip_file.h"
+#include "env/graph/checked_view.h"
 
 namespace espalier {
 namespace {
@@ -37,8 +37,12 @@ std::optional<at::ScalarType> StorageType(const std::string& name) {
 /// A stack machine for the opcodes torch.save writes.
 class Unpickler {
  public:
-  Unpickler(ZipFile& archive, std::string program)
-      : archive_(archive), program_(std::move(program)) {}
+  /// Storages are the records folder/KEY; with `sizes_only` they are not read.
+  Unpickler(ZipFile& archive, std::string program, std::string folder, bool sizes_only)
+      : archive_(archive),
+        program_(std::move(program)),
+        folder_(std::move(folder)),
+        sizes_only_(sizes_only) {}
 
   PickleValue Run() {
     for (;;) {
@@ -119,6 +123,9 @@ class Unpickler {
     if (outer.depth > kDeepest) Fail("it is nested too deep");
   }
   void Memoize(int64_t index) {
+    // Writers number what they store; a reader may keep a plain list of it.
+    if (index > static_cast<int64_t>(memo_.size()))
+      Fail("it stores value ", index, " after ", memo_.size(), " at byte ", at_);
     Charge(Top());
     memo_[index] = Top();
     memo_of_top_[stack_.size()] = index;
@@ -299,20 +306,25 @@ class Unpickler {
     const auto dtype = StorageType(items[1].text);
     if (!dtype) Fail("storages of class ", items[1].text, " are not supported");
     const std::string& key = items[2].text;
+    const std::string record = folder_ + "/" + key;
+    const auto size = static_cast<int64_t>(archive_.Size(record));
+    const auto element = static_cast<int64_t>(c10::elementSize(*dtype));
+    if (size % element != 0 || items[4].kind != Kind::kInt || items[4].number != size / element)
+      Fail("storage '", key, "' has ", size, " bytes, not ", items[4].number, " elements of ",
+           element);
+    const at::TensorOptions options(*dtype);
+    PickleValue value{.kind = Kind::kOpaque, .text = "storage"};
+    if (sizes_only_) {
+      value.tensor = at::empty({size / element}, options.device(at::kMeta));
+      return value;
+    }
     Tensor& bytes = storages_[key];
     if (!bytes.defined()) {
-      const std::string record = "data/" + key;
-      bytes = at::empty({static_cast<int64_t>(archive_.Size(record))}, at::kByte);
+      bytes = at::empty({size}, at::kByte);
       archive_.Read(record, bytes.mutable_data_ptr());
     }
-    if (bytes.numel() % static_cast<int64_t>(c10::elementSize(*dtype)) != 0)
-      Fail("storage '", key, "' has ", bytes.numel(), " bytes");
-    if (*dtype == at::kBool && bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
-      Fail("storage '", key, "' holds bytes that are no booleans");
-    PickleValue value{.kind = Kind::kOpaque, .text = "storage"};
-    value.tensor = at::empty({0}, at::TensorOptions(*dtype))
-                       .set_(bytes.storage(), 0,
-                             {bytes.numel() / static_cast<int64_t>(c10::elementSize(*dtype))}, {1});
+    CheckBooleans(*dtype, bytes);
+    value.tensor = at::empty({0}, options).set_(bytes.storage(), 0, {size / element}, {1});
     return value;
   }
 
@@ -332,6 +344,7 @@ class Unpickler {
     if (callee == "torch._utils._rebuild_parameter" && !items.empty() &&
         items[0].kind == Kind::kTensor)
       return items[0];
+    if (callee.starts_with("torch._utils._rebuild")) Fail("tensors made by ", callee);
     // (function, class, arguments, attributes): a tensor that carries Python attributes.
     if (callee == "torch._tensor._rebuild_from_type_v2" && items.size() >= 3) {
       const std::string& type = items[1].text;
@@ -350,17 +363,12 @@ class Unpickler {
       Fail("a tensor without storage");
     const int64_t offset = items[1].number;
     const auto sizes = IntsOf(items[2]), strides = IntsOf(items[3]);
-    int64_t last = offset, count = 1;
-    if (sizes.size() != strides.size() || sizes.size() > 64 || offset < 0)
-      Fail("a tensor has ", sizes.size(), " sizes and ", strides.size(), " strides");
-    for (size_t axis = 0; axis < sizes.size(); ++axis) {
-      int64_t reach = 0;
-      if (__builtin_mul_overflow(std::max<int64_t>(sizes[axis] - 1, 0), strides[axis], &reach) ||
-          __builtin_add_overflow(last, reach, &last) ||
-          __builtin_mul_overflow(count, sizes[axis], &count))
-        Fail("a tensor's sizes overflow");
+    if (sizes.size() > 64) Fail("a tensor has ", sizes.size(), " axes");
+    try {
+      CheckInside(sizes, strides, offset, flat.numel());
+    } catch (const Error& error) {
+      Fail("a tensor: ", error.message());
     }
-    if (count > 0 && last >= flat.numel()) Fail("a tensor reaches beyond its storage");
     // Expanded samples (stride 0) are legal; the views are cheap, copies are up to the caller.
     PickleValue value{.kind = Kind::kTensor};
     value.tensor = flat.as_strided(sizes, strides, std::min(offset, flat.numel()));
@@ -368,7 +376,8 @@ class Unpickler {
   }
 
   ZipFile& archive_;
-  const std::string program_;
+  const std::string program_, folder_;
+  const bool sizes_only_;
   size_t at_ = 0;
   std::vector<PickleValue> stack_;
   std::vector<size_t> marks_;
@@ -393,7 +402,15 @@ PickleValue ReadTorchSave(const Tensor& bytes) {
                                static_cast<size_t>(bytes.numel())});
     std::string program(archive.Size("data.pkl"), '\0');
     archive.Read("data.pkl", program.data());
-    return Unpickler(archive, std::move(program)).Run();
+    return Unpickler(archive, std::move(program), "data", false).Run();
+  } catch (const c10::Error& error) {
+    Fail(error.what_without_backtrace());
+  }
+}
+
+void CheckTorchPickle(ZipFile& archive, std::string program, const std::string& folder) {
+  try {
+    Unpickler(archive, std::move(program), folder, true).Run();
   } catch (const c10::Error& error) {
     Fail(error.what_without_backtrace());
   }

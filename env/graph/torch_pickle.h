@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "env/base/tensor.h"
+#include "env/graph/zip_file.h"
 
 namespace espalier {
 
@@ -27,5 +28,8 @@ struct PickleValue {
 /// bytes as hostile: opcodes, sizes, offsets and nesting are checked before use.
 /// Errors   kModel saying what is wrong; the caller adds the place.
 PickleValue ReadTorchSave(const Tensor& bytes);
+/// The same walk over one `program` of an archive, for a reader that trusts it: storages are the
+/// records `folder`/KEY, whose sizes have to be right; none is read.
+void CheckTorchPickle(ZipFile& archive, std::string program, const std::string& folder);
 
 }  // namespace espalier

@@ -8,37 +8,16 @@
 #include "env/base/files.h"
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
-#include "env/graph/zip_file.h"
 #include "env/train/checkpoint.h"
 #include "tests/env/graph/io_networks.h"
 #include "tests/fuzz/harness.h"
-#include "tests/fuzz/mutators.h"
+#include "tests/fuzz/networks.h"
 #include "tests/support/temp_folder.h"
 
 namespace espalier::fuzz {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// What a command does first with a network; running it is not the readers' affair.
-void Use(const Network& network) {
-  Validate(network.graph);
-  for (const std::string& name : network.store.names()) TouchAll(network.store.Get(name));
-  for (const Value& value : network.graph.values)
-    if (!value.target.empty()) network.store.Get(value.target);
-  ASSERT_FALSE(network.graph.outputs.empty());
-}
-
-std::vector<ZipEntry> Unpack(const fs::path& path) {
-  std::vector<ZipEntry> entries;
-  ZipFile zip(path);
-  for (const std::string& name : zip.names()) {
-    std::string bytes(zip.Size(name), '\0');
-    zip.Read(name, bytes.data());
-    entries.push_back({"archive/" + name, std::move(bytes)});
-  }
-  return entries;
-}
 
 void FuzzPt2(const std::string& name, const std::vector<std::string>& good) {
   std::vector<std::vector<ZipEntry>> unpacked;
