@@ -3,6 +3,7 @@
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
@@ -51,10 +52,34 @@ void CheckNesting(const pt2::Archive& archive, const std::string& entry, const s
       continue;
     }
     if (c == '"' || c == '\'') quote = c;
+    if (c == '#') {  // a comment
+      i = std::min(code.find('\n', i), code.size()) - 1;
+      continue;
+    }
     if (c == '(' || c == '[' || c == '{') ++depth;
     if (c == ')' || c == ']' || c == '}') --depth;
+    if (depth < 0) archive.Fail(entry, "byte ", i, ": closes a bracket that is not open");
     if (depth > kMaxNesting)
       archive.Fail(entry, "byte ", i, ": brackets are nested deeper than ", kMaxNesting);
+  }
+}
+
+/// The parser looks for the end of an import's line and never gives up: refuses imports of anything
+/// but a plain name, and a last line without end.
+void CheckImports(const pt2::Archive& archive, const std::string& entry, const std::string& code) {
+  constexpr std::string_view kImport = "import";
+  for (size_t begin = 0; begin < code.size();) {
+    const size_t end = code.find('\n', begin);
+    if (end == std::string::npos) archive.Fail(entry, "byte ", begin, ": its last line has no end");
+    std::string_view line(code.data() + begin, end - begin);
+    line.remove_prefix(std::min(line.find_first_not_of(" \t\r"), line.size()));
+    const bool is_name =
+        std::ranges::all_of(line.substr(std::min(kImport.size(), line.size())), [](char c) {
+          return c == ' ' || c == '.' || c == '_' || std::isalnum(static_cast<unsigned char>(c));
+        });
+    if (line.starts_with(kImport) && (!is_name || line.size() == kImport.size()))
+      archive.Fail(entry, "byte ", begin, ": it imports something that is no plain name");
+    begin = end + 1;
   }
 }
 
@@ -80,6 +105,7 @@ void CheckArchive(pt2::Archive& archive) {
     if (text.find("__setstate__") != std::string::npos)
       archive.Fail(entry, "it defines __setstate__, which would run while the file is read");
     CheckNesting(archive, entry, text);
+    CheckImports(archive, entry, text);
   }
 }
 
