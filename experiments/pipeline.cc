@@ -72,8 +72,9 @@ Pipeline::Pipeline(const RunConfig& config)
                 "data.test is what is held out for it");
   // The space's copy: its graph is that of every cut, so that values inside both can be compared.
   task_ = MakeTask(config.task, splits_->train(), space_->network());
-  Objective(config.finetune.loss.empty() ? task_.loss : config.finetune.loss,
-            {.label_smoothing = config.finetune.label_smoothing});
+  for (const TrainConfig* train : {&config.sparsify.train, &config.finetune})
+    Objective(train->loss.empty() ? task_.loss : train->loss,
+              {.label_smoothing = train->label_smoothing});
   MakeRegulariser(config.sparsify.regulariser);
 }
 
@@ -235,7 +236,8 @@ void Pipeline::SparsifyStage() {
   UseWeights(source_.network);
 }
 
-Network Pipeline::Finetune(const Network& start) {
+Network Pipeline::Finetune(const Candidate& candidate) {
+  const Network& start = candidate.refined;
   if (config_.finetune.epochs == 0) return start;
   Network network = start;
   network.store = start.store.Clone();
@@ -247,12 +249,12 @@ Network Pipeline::Finetune(const Network& start) {
   LogInfo("finetune: ", config_.finetune.epochs, " epochs");
   Task task = task_;
   if (!config_.finetune.loss.empty() && Objective(config_.finetune.loss).Has(kNeedsFeatures)) {
-    task.features = SharedFeatures(space_->network(), start);
+    task.features = MatchedFeatures(*space_, candidate.selection);
     if (task.features.empty())
       throw Error(ErrorKind::kConfig,
-                  Str("finetune.loss = \"", config_.finetune.loss, "\": no residual addition of '",
-                      start.name, "' kept its width, so there is nothing to compare"),
-                  "space.decouple_residuals = true keeps the trunk's width");
+                  Str("finetune.loss = \"", config_.finetune.loss, "\": nothing inside '",
+                      start.name, "' can be compared with the uncut network"),
+                  "kl and mse_outputs compare what both return");
   }
   network.store = network.store.To(device_);
   const auto result = Train(network, *splits_, task, config_.finetune,
@@ -337,7 +339,7 @@ ordered_json Pipeline::Run(RunFolder& folder) {
   const auto found = SearchStage("search", config_.strategy_name, *config_.strategy, 0);
   ThrowIfInterrupted("the run");
   const Candidate candidate = CutStage("cut", "search", found, 0);
-  const Network final_network = Finetune(candidate.refined);
+  const Network final_network = Finetune(candidate);
   ThrowIfInterrupted("the run");
 
   std::vector<Candidate> controls;

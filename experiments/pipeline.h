@@ -64,7 +64,7 @@ class Pipeline {
   /// Cuts (and refines, into `stage`) what `search_stage` found.
   Candidate CutStage(const std::string& stage, const std::string& search_stage,
                      const nlohmann::ordered_json& found, uint64_t trial);
-  Network Finetune(const Network& start);
+  Network Finetune(const Candidate& candidate);
   void Verify(const Candidate& candidate, const Network& final_network);
   void Measure(const Candidate& candidate, const Network& final_network,
                const std::vector<Candidate>& controls);

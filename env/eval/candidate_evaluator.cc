@@ -17,6 +17,7 @@
 
 #include "env/base/error.h"
 #include "env/eval/evaluator.h"
+#include "env/graph/batch_size.h"
 
 namespace espalier {
 
@@ -118,6 +119,7 @@ CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& 
   ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads > 0,
                  "batch size ", options.batch_size, ", ", options.workers, " workers of ",
                  options.threads, " threads");
+  options_.batch_size = FittingBatch(space.network(), options.batch_size);
 }
 
 CandidateEvaluator::~CandidateEvaluator() = default;

@@ -27,9 +27,9 @@ class ComparisonSet {
 };
 
 struct CandidateOptions {
-  int64_t batch_size = 250;
-  int64_t workers = 0;  ///< threads that evaluate side by side; 0 = as many as ATen would use
-  int64_t threads = 1;  ///< of each worker inside an operator
+  int64_t batch_size = 250;  ///< at most: fewer where their values would take more than 1 GiB
+  int64_t workers = 0;       ///< threads that evaluate side by side; 0 = as many as ATen would use
+  int64_t threads = 1;       ///< of each worker inside an operator
   at::ScalarType dtype = at::kFloat;
   bool share_prefixes = true;
   RaceOptions race{};
@@ -93,7 +93,7 @@ class CandidateEvaluator {
 
   const Space& space_;
   const ComparisonSet& set_;
-  const CandidateOptions options_;
+  CandidateOptions options_;
   CandidateNetwork network_;
   std::unordered_map<std::string, std::vector<float>> known_;  // by selection: values so far
   std::unordered_map<std::string, std::string> failures_;

@@ -8,6 +8,7 @@
 
 #include "env/base/error.h"
 #include "env/eval/inference_rewrite.h"
+#include "env/graph/batch_size.h"
 
 namespace espalier {
 namespace {
@@ -61,11 +62,12 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
   const Binding binding = plain.Bind(network.store);
   if (options.fast) fast.emplace(network, options.dtype);
 
+  const int64_t batch_size = FittingBatch(network, options.batch_size);
   const auto start = std::chrono::steady_clock::now();
   Tensor loss = at::zeros({}, at::device(device).dtype(at::kDouble));
   std::vector<Tensor> statistics;
-  for (int64_t first = 0; first < count; first += options.batch_size) {
-    const int64_t size = std::min(options.batch_size, count - first);
+  for (int64_t first = 0; first < count; first += batch_size) {
+    const int64_t size = std::min(batch_size, count - first);
     Outcome outcome{samples.Range(first, size, options.fast).To(device), {}};
     const auto& inputs = outcome.batch.inputs;
     outcome.outputs =

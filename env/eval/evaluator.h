@@ -12,9 +12,9 @@
 namespace espalier {
 
 struct EvalOptions {
-  int64_t batch_size = 250;
-  int64_t limit = 0;  ///< first N samples; 0 = all
-  bool fast = true;   ///< inference rewrite (folded batch-norm, channels_last, fused kernels)
+  int64_t batch_size = 250;  ///< at most: fewer where their values would take more than 1 GiB
+  int64_t limit = 0;         ///< first N samples; 0 = all
+  bool fast = true;  ///< inference rewrite (folded batch-norm, channels_last, fused kernels)
   /// Of the fast path. bfloat16 shifts logits by about 1 %: right for ranking candidates, not for
   /// the figure that is reported.
   at::ScalarType dtype = at::kFloat;

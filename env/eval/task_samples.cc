@@ -7,11 +7,12 @@
 #include <map>
 
 #include "env/base/error.h"
+#include "env/graph/batch_size.h"
 
 namespace espalier {
 namespace {
 
-constexpr int64_t kBatch = 250;
+constexpr int64_t kSeen = 250;  // samples that show where the uncut network is
 constexpr size_t kMostBytes = size_t{1} << 30;
 
 std::vector<Tensor> Part(const std::vector<Tensor>& tensors, int64_t first, int64_t count) {
@@ -61,9 +62,10 @@ void TaskSamples::FindTangent(const Network& uncut) {
   std::vector<std::vector<Tensor>> outputs;  // [batch][output]
   size_t bytes = 0;
   const bool compares = HasFact(task_.metric, kNeedsUncut);
-  const int64_t seen = compares ? samples() : std::min(kBatch, samples());
-  for (int64_t first = 0; first < seen; first += kBatch) {
-    const int64_t count = std::min(kBatch, seen - first);
+  const int64_t seen = compares ? samples() : std::min(kSeen, samples());
+  const int64_t batch = FittingBatch(uncut, kSeen);
+  for (int64_t first = 0; first < seen; first += batch) {
+    const int64_t count = std::min(batch, seen - first);
     Outcome outcome{{Part(samples_.inputs, first, count), Part(samples_.targets, first, count)},
                     {}};
     outcome.outputs = executor.Run(binding, outcome.batch.inputs);
@@ -81,7 +83,7 @@ void TaskSamples::FindTangent(const Network& uncut) {
   if (outputs.empty() || bytes > kMostBytes) return;
   for (size_t i = 0; i < outputs.front().size(); ++i) {
     std::vector<Tensor> parts;
-    for (const auto& batch : outputs) parts.push_back(batch[i]);
+    for (const auto& some : outputs) parts.push_back(some[i]);
     uncut_outputs_.push_back(at::cat(parts));
   }
 }

@@ -177,9 +177,12 @@ std::vector<ValueMeta> InferMeta(const Network& network, int64_t batch) {
                       const bool is_number = tensor.dim() == 0 && tensor.scalar_type() == at::kLong;
                       if (is_number) meta[id].scalar = tensor.item<int64_t>();
                     }});
+  std::vector<Tensor> inputs = SampleInputs(network, batch);
+  const std::vector<std::string> stored = network.store.CanonicalNames();
+  if (!stored.empty())
+    for (Tensor& input : inputs) input = input.to(network.store.Get(stored.front()).device());
   const Executor executor(network.graph);
-  executor.Run(executor.Bind(network.store), SampleInputs(network, batch),
-               {.taps = taps, .shapes_only = true});
+  executor.Run(executor.Bind(network.store), inputs, {.taps = taps, .shapes_only = true});
   return meta;
 }
 

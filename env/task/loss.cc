@@ -106,6 +106,41 @@ class DisturbedMse final : public Loss {
   }
 };
 
+/// Positions that count where features have the targets' positions, [batch, token, ...]: those
+/// whose class is not -100. Undefined: all count.
+Tensor CountedPositions(const Outcome& outcome, const Tensor& feature) {
+  if (outcome.batch.targets.empty()) return {};
+  const Tensor& classes = outcome.batch.targets.front();
+  if (classes.is_floating_point() || classes.dim() != 2 || feature.dim() != 3 ||
+      classes.sizes() != feature.sizes().slice(0, 2))
+    return {};
+  return classes.ne(-100).unsqueeze(-1);
+}
+
+/// Sum over the features of distance(cut, uncut, mean square over what counts).
+template <typename Distance>
+Tensor SumOverFeatures(const Outcome& outcome, const std::string& name, const Distance& distance) {
+  if (outcome.features.empty())
+    throw Error(ErrorKind::kConfig,
+                Str("loss '", name,
+                    "' compares features inside the network, which only fine-tuning "
+                    "of a cut network records"),
+                Str("[finetune] loss = \"cross_entropy + ", name, "\""));
+  Tensor sum;
+  for (const auto& [value, uncut] : outcome.features) {
+    const Tensor counted = CountedPositions(outcome, value);
+    const auto mean_square = [&](const Tensor& difference) {
+      const Tensor wide = difference.element_size() < 4 ? difference.to(at::kFloat) : difference;
+      const Tensor squares = wide.square();
+      if (!counted.defined()) return squares.mean();
+      return (squares * counted).sum() / (counted.sum() * squares.size(-1)).clamp_min(1);
+    };
+    const Tensor loss = distance(value, uncut, mean_square);
+    sum = sum.defined() ? sum + loss : loss;
+  }
+  return sum;
+}
+
 /// Sum over the features of MSE(cut, uncut) / (MSE(uncut, 0) + eps).
 class SquareHead final : public Loss {
   static constexpr double kEps = 1e-12;  // features that are all zero stay finite
@@ -113,17 +148,22 @@ class SquareHead final : public Loss {
  public:
   explicit SquareHead(const NoConfig&) {}
   Tensor Mean(const Outcome& outcome, const LossOptions&) const override {
-    if (outcome.features.empty())
-      throw Error(ErrorKind::kConfig,
-                  "loss 'square_head' compares features inside the network, which only fine-tuning "
-                  "of a cut network records",
-                  "[finetune] loss = \"cross_entropy + square_head\"");
-    Tensor sum;
-    for (const auto& [value, uncut] : outcome.features) {
-      const Tensor loss = at::mse_loss(value, uncut) / (uncut.square().mean() + kEps);
-      sum = sum.defined() ? sum + loss : loss;
-    }
-    return sum;
+    return SumOverFeatures(outcome, "square_head",
+                           [](const Tensor& value, const Tensor& uncut, const auto& mean_square) {
+                             return mean_square(value - uncut) / (mean_square(uncut) + kEps);
+                           });
+  }
+};
+
+/// Sum over the features of MSE(cut, uncut): large features weigh more.
+class MseFeatures final : public Loss {
+ public:
+  explicit MseFeatures(const NoConfig&) {}
+  Tensor Mean(const Outcome& outcome, const LossOptions&) const override {
+    return SumOverFeatures(outcome, "mse_features",
+                           [](const Tensor& value, const Tensor& uncut, const auto& mean_square) {
+                             return mean_square(value - uncut);
+                           });
   }
 };
 
@@ -170,8 +210,14 @@ const Registration<Loss, DisturbedMse, NoConfig> register_disturbed_mse(
      .facts = {kNeedsUncut}});
 const Registration<Loss, SquareHead, NoConfig> register_square_head(
     {.name = "square_head",
-     .summary = "relative distance of features behind residual additions from the uncut network's",
+     .summary = "relative distance of features from the uncut network's, block by block",
      .source = "Kurtic et al., SquareHead, arXiv:2310.06927",
+     .facts = {kNeedsUncut, kNeedsFeatures}});
+const Registration<Loss, MseFeatures, NoConfig> register_mse_features(
+    {.name = "mse_features",
+     .summary =
+         "mean square of the features' distance from the uncut network's, summed over blocks",
+     .source = "Kim et al., BK-SDM, arXiv:2305.15798 (feature distillation)",
      .facts = {kNeedsUncut, kNeedsFeatures}});
 const Registration<Loss, MseOutputs, NoConfig> register_mse_outputs(
     {.name = "mse_outputs",

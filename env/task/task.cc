@@ -109,29 +109,6 @@ Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& u
   return task;
 }
 
-std::vector<ValueId> SharedFeatures(const Network& uncut, const Network& cut) {
-  ESPALIER_CHECK(uncut.graph.ops.size() == cut.graph.ops.size(), "another graph");
-  const auto wide = InferMeta(uncut, 2), narrow = InferMeta(cut, 2);
-  const auto& outputs = uncut.graph.outputs;
-  const auto computed = [&](ValueId value) {
-    return value != kNoValue && uncut.graph.values[static_cast<size_t>(value)].producer >= 0;
-  };
-  std::vector<ValueId> features;
-  for (const Op& op : uncut.graph.ops) {
-    const std::string& name = op.handle.operator_name().name;
-    const bool scatter = name == "aten::index_add";
-    if (!scatter && name != "aten::add" && name != "aten::add_") continue;
-    const ValueId sum = op.outputs.front();
-    if (!computed(op.ValueArg("self")) || !computed(op.ValueArg(scatter ? "source" : "other")) ||
-        std::find(outputs.begin(), outputs.end(), sum) != outputs.end())
-      continue;
-    const ValueMeta& meta = wide[static_cast<size_t>(sum)];
-    if (at::isFloatingType(meta.dtype) && meta.sizes == narrow[static_cast<size_t>(sum)].sizes)
-      features.push_back(sum);
-  }
-  return features;
-}
-
 UncutOutputs::Bound::Bound(const Network& given, at::Device device)
     : network{given.name, given.graph, Moved(given.store, device), {}},
       executor(network.graph),

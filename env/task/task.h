@@ -9,6 +9,7 @@
 #include "env/data/dataset.h"
 #include "env/graph/executor.h"
 #include "env/graph/network.h"
+#include "env/task/features.h"
 #include "env/task/loss.h"
 #include "env/task/metric.h"
 
@@ -32,7 +33,7 @@ struct Task {
   std::string sensitivity = "pseudo_label";  ///< or disturbed_mse, for outputs that are no classes
   /// What label-free losses and metrics compare with; null when none is asked for.
   std::shared_ptr<const Network> uncut{};
-  std::vector<ValueId> features{};  ///< of both graphs: what square_head compares, see below
+  std::vector<Feature> features{};  ///< what losses compare inside both networks
 
   Objective MakeObjective(double label_smoothing = 0) const;
   /// What gradient criteria take the gradient of, at the uncut network: the loss, or, where that
@@ -50,10 +51,6 @@ struct Task {
 ///          are missing or do not fit the outputs, classes out of range.
 /// Cost     one forward of two samples.
 Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& uncut);
-
-/// What residual additions make, where the cut left its shape alone: values of both graphs, which
-/// have the same ops. Outputs of the network are left out. Cost: a forward of each.
-std::vector<ValueId> SharedFeatures(const Network& uncut, const Network& cut);
 
 /// The uncut network's outputs for batches, where something compares with them.
 class UncutOutputs {

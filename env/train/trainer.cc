@@ -12,6 +12,7 @@
 #include "env/base/files.h"
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
+#include "env/graph/batch_size.h"
 #include "env/graph/executor.h"
 #include "env/graph/memory_format.h"
 #include "env/train/checkpoint.h"
@@ -160,9 +161,11 @@ class Training {
     outcome.features.resize(objective_.Has(kNeedsFeatures) ? task_.features.size() : 0);
     std::vector<Tap> taps, uncut_taps;
     for (size_t i = 0; i < outcome.features.size(); ++i) {
-      ValuePair& feature = outcome.features[i];
-      taps.push_back({task_.features[i], [&](const Tensor& t) { feature.value = t; }});
-      uncut_taps.push_back({task_.features[i], [&](const Tensor& t) { feature.wanted = t; }});
+      ValuePair& pair = outcome.features[i];
+      const Feature& feature = task_.features[i];
+      taps.push_back({feature.value, [&](const Tensor& t) { pair.value = t; }});
+      uncut_taps.push_back(
+          {feature.value, [&](const Tensor& t) { pair.wanted = feature.Matching(t); }});
     }
     const auto& inputs = outcome.batch.inputs;
     outcome.outputs = executor_.Run(binding, inputs, {.mode = mode_, .taps = taps});
@@ -279,11 +282,12 @@ class Training {
     const at::NoGradGuard no_grad;
     const Dataset& samples = splits_.validation();
     if (samples.count() == 0) return 0;
-    constexpr int64_t kBatch = 250;
+    constexpr int64_t kMost = 250;
+    const int64_t batch = FittingBatch(network_, kMost);
     const Binding binding = executor_.Bind(ema_store_ ? *ema_store_ : store_);
     Tensor sums;  // [K]
-    for (int64_t start = 0; start < samples.count(); start += kBatch) {
-      const int64_t size = std::min(kBatch, samples.count() - start);
+    for (int64_t start = 0; start < samples.count(); start += batch) {
+      const int64_t size = std::min(batch, samples.count() - start);
       Outcome outcome{samples.Range(start, size, config_.channels_last).To(device_), {}};
       outcome.outputs = executor_.Run(binding, outcome.batch.inputs);
       outcome.uncut = uncut_->Run(outcome.batch.inputs);

@@ -114,7 +114,8 @@ TEST(TaskCliE2e, AnArchiveIsMadeSparseFirstAndItsCertificateStartsFromThere) {
   const fs::path config = WriteConfig(
       folder.path(),
       "[sparsify]\nepochs = 3\nbatch_size = 16\nregulariser = \"group_sparsity(lambda=0.3)\"\n"
-      "[strategy]\nname = \"ranking\"\ncriterion = \"l2_norm\"\n");
+      "[strategy]\nname = \"ranking\"\ncriterion = \"l2_norm\"\n"
+      "[finetune]\nepochs = 1\nbatch_size = 16\nlr = 0.01\nloss = \"kl + 0.1 square_head\"\n");
   const fs::path run = folder / "run";
   const auto made = RunEspalier({"run", config.string(), "--out", run.string(), "--json"});
   ASSERT_EQ(made.exit_code, 0) << made.err;

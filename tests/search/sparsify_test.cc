@@ -39,6 +39,7 @@ TEST(SparsifyUnit, MovesWeakAndStrongUnitsApart) {
   EXPECT_LT(Percentile(with, 2, 25), 0.7 * Percentile(with, 0, 25));
   EXPECT_LT(Percentile(with, 2, 25), 0.7 * Percentile(without, 2, 25));
   EXPECT_EQ(Percentile(with, 0, 25), Percentile(without, 0, 25)) << "before the first epoch";
+  EXPECT_LT(Percentile(with, 2, 0), 0.7 * Percentile(with, 0, 0)) << "least over largest";
   EXPECT_EQ(Percentile(with, 2, 100), 1) << "the largest of some group";
   for (const double penalty : without.info.at("penalty")) EXPECT_EQ(penalty, 0);
 }

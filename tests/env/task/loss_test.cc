@@ -136,6 +136,51 @@ TEST(LossUnit, SquareHeadIsRelativeToTheUncutFeaturesAndSummed) {
   EXPECT_NEAR(Value("square_head", outcome), 1 / 2.5 + 1, 1e-10) << "scaling changes nothing";
 }
 
+TEST(LossUnit, MseFeaturesIsTheSumOfMeanSquares) {
+  Outcome outcome = Unlabelled(QuarterRows(2), QuarterRows(2));
+  outcome.features = {{at::tensor({2.0, 3.0}, at::kDouble), at::tensor({1.0, 2.0}, at::kDouble)},
+                      {at::tensor({0.0, 0.0}, at::kDouble), at::tensor({2.0, -2.0}, at::kDouble)}};
+  EXPECT_NEAR(Value("mse_features", outcome), 1 + 4, 1e-10);
+  for (ValuePair& feature : outcome.features) feature = {feature.value * 10, feature.wanted * 10};
+  EXPECT_NEAR(Value("mse_features", outcome), 100 * (1 + 4), 1e-8) << "unlike square_head";
+}
+
+TEST(LossUnit, TokensThatDoNotCountDoNotChangeFeatureLosses) {
+  at::manual_seed(3);
+  const Tensor classes = at::tensor({4, 2, -100, 1, -100, -100}, at::kLong).view({2, 3});
+  Outcome outcome = Labelled(at::zeros({2, 3, 5}), classes);
+  const Tensor value = at::randn({2, 3, 4}), wanted = at::randn({2, 3, 4});
+  for (const char* name : {"square_head", "mse_features"}) {
+    SCOPED_TRACE(name);
+    outcome.features = {{value, wanted}};
+    const double before = Value(name, outcome);
+    Tensor padded = value.clone(), padded_wanted = wanted.clone();
+    padded.masked_fill_(classes.eq(-100).unsqueeze(-1), 50);
+    padded_wanted.masked_fill_(classes.eq(-100).unsqueeze(-1), -70);
+    outcome.features = {{padded, padded_wanted}};
+    EXPECT_DOUBLE_EQ(Value(name, outcome), before);
+    // The mean over the three tokens that count.
+    const Tensor counted = classes.ne(-100).flatten().nonzero().flatten();
+    const auto rows = [&](const Tensor& t) { return t.view({6, 4}).index_select(0, counted); };
+    const double square = (rows(value) - rows(wanted)).square().mean().item<double>();
+    const double size = rows(wanted).square().mean().item<double>();
+    EXPECT_NEAR(before, std::string(name) == "square_head" ? square / size : square, 1e-6);
+  }
+}
+
+TEST(LossUnit, EqualFeaturesCostNothingAndPullNowhere) {
+  for (const char* name : {"square_head", "mse_features"}) {
+    SCOPED_TRACE(name);
+    Outcome outcome = Unlabelled(QuarterRows(2), QuarterRows(2));
+    const Tensor value = QuarterRows(3).set_requires_grad(true);
+    outcome.features = {{value, QuarterRows(3)}};
+    const Tensor loss = Objective(name).Mean(outcome);
+    loss.backward();
+    EXPECT_EQ(loss.item<double>(), 0);
+    EXPECT_EQ(value.grad().abs().max().item<double>(), 0);
+  }
+}
+
 TEST(LossUnit, SumsAreWeighted) {
   Outcome outcome = Labelled(QuarterRows(1), Classes({1}));
   outcome.uncut = {at::zeros({1, 2}, at::kDouble)};

@@ -65,22 +65,6 @@ TEST(TaskUnit, GradientCriteriaGetALossThatHasAGradientAtTheUncutNetwork) {
   EXPECT_EQ(text(MakeTask({}, Samples({}), Linear(1))), "disturbed_mse");
 }
 
-TEST(TaskUnit, SharedFeaturesAreSumsOfEqualShapeInside) {
-  const auto network = [](int64_t width) {
-    Builder b("residual", 1);
-    const auto x = b.Input("x", {2, 4});
-    const auto y = b.Linear("a", x, 4, 4);
-    const auto sum = b.Add(y, b.Linear("b", y, 4, 4));  // keeps its shape
-    const auto narrow = b.Linear("c", sum, 4, width);
-    const auto other = b.Add(narrow, b.Relu(narrow));  // does not
-    return b.Finish({b.Add(other, b.Relu(other))});    // is the output
-  };
-  const Network uncut = network(3), cut = network(2);
-  const std::vector<ValueId> features = SharedFeatures(uncut, cut);
-  ASSERT_EQ(features.size(), 1U);
-  EXPECT_EQ(uncut.graph.values[static_cast<size_t>(features[0])].producer, 2);
-}
-
 TEST(TaskUnit, UncutOutputsRunOnlyWhenNeeded) {
   const Network network = Linear(3);
   const Task task = MakeTask({}, Samples({}), network);

@@ -287,11 +287,12 @@ TEST(TrainerUnit, DistilsOutputsAndFeaturesOfTheUncutNetworkWithoutLabels) {
                       without(labelled.test()));
   const Network uncut = TinyNet(2);
   Task task{.loss = "kl", .metric = "agreement", .uncut = std::make_shared<const Network>(uncut)};
-  task.features = SharedFeatures(uncut, TinyNet());
+  const Space space = BuildSpace(uncut);
+  task.features = MatchedFeatures(space, KeepAll(space));
   ASSERT_EQ(task.features.size(), 1U);
   TrainConfig config = TinyConfig("adamw");
   config.epochs = 6;
-  for (const char* loss : {"", "square_head", "kl + 0.5 square_head"}) {
+  for (const char* loss : {"", "square_head", "kl + 0.5 square_head", "kl + 0.5 mse_features"}) {
     SCOPED_TRACE(loss);
     config.loss = loss;
     Network network = TinyNet();

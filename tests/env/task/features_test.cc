@@ -1,0 +1,111 @@
+#include "env/task/features.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "env/base/error.h"
+#include "env/base/rng.h"
+#include "env/graph/builder.h"
+#include "env/graph/executor.h"
+
+namespace espalier {
+namespace {
+
+/// Two residual blocks on a trunk of 6 channels; the last sum is read by a pooling, not the output.
+Network Residual() {
+  Builder b("residual", 1);
+  ValueId x = b.Input("x", {2, 3, 6, 6});
+  x = b.Relu(b.BatchNorm2d("bn", b.Conv2d("stem", x, 3, 6, {.padding = 1}), 6));
+  for (const std::string block : {"one", "two"}) {
+    const ValueId y = b.Relu(b.Conv2d(block + ".conv1", x, 6, 5, {.padding = 1}));
+    x = b.Relu(b.Add(x, b.Conv2d(block + ".conv2", y, 5, 6, {.padding = 1})));
+  }
+  return b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 6, 3)});
+}
+
+Network Plain() {
+  Builder b("plain", 1);
+  ValueId x = b.Input("x", {2, 3, 6, 6});
+  x = b.Relu(b.BatchNorm2d("bn1", b.Conv2d("conv1", x, 3, 6, {.padding = 1}), 6));
+  x = b.Relu(b.BatchNorm2d("bn2", b.Conv2d("conv2", x, 6, 4, {.padding = 1}), 4));
+  return b.Finish({b.Linear("fc", b.Flatten(x), 4 * 36, 3)});
+}
+
+/// Random units of every group, half of them.
+Selection Half(const Space& space, uint64_t seed) {
+  Rng rng(seed, 0, "half");
+  std::vector<std::vector<double>> scores;
+  std::vector<int64_t> counts;
+  for (const Group& group : space.groups()) {
+    scores.emplace_back();
+    for (int64_t unit = 0; unit < group.units; ++unit) scores.back().push_back(rng.Uniform());
+    counts.push_back(std::max<int64_t>(1, group.units / 2));
+  }
+  return SelectTop(space, scores, counts);
+}
+
+std::vector<Tensor> Values(const Network& network, const std::vector<Feature>& features,
+                           const Tensor& x, std::span<const Gate> gates = {}) {
+  const at::NoGradGuard no_grad;
+  std::vector<Tensor> values(features.size());
+  std::vector<Tap> taps;
+  for (size_t i = 0; i < features.size(); ++i)
+    taps.push_back({features[i].value, [&values, i](const Tensor& t) { values[i] = t.clone(); }});
+  const Executor executor(network.graph);
+  executor.Run(executor.Bind(network.store), {x}, {.gates = gates, .taps = taps});
+  return values;
+}
+
+/// The network with removed units masked has, at the coordinates that were kept, the very values of
+/// the cut one: features are matched channel by channel.
+TEST(FeaturesProperty, KeptCoordinatesOfTheMaskedNetworkAreTheCutOnes) {
+  for (const auto& network : {Residual(), Plain()})
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      SCOPED_TRACE(Str(network.name, ", seed ", seed));
+      const Space space = BuildSpace(network);
+      const Selection selection = Half(space, seed);
+      const std::vector<Feature> features = MatchedFeatures(space, selection);
+      ASSERT_EQ(features.size(), 2U);
+      const std::vector<uint8_t> mask = UnitMask(space, selection);
+      const Tensor factors = at::tensor(std::vector<float>(mask.begin(), mask.end()), at::kFloat);
+      const Tensor x = at::ones({2, 3, 6, 6});
+      const auto masked = Values(space.network(), features, x, ReadGates(space, factors));
+      const auto cut = Values(Cut(space.network(), MakePlan(space, selection)), features, x);
+      for (size_t i = 0; i < features.size(); ++i) {
+        EXPECT_FALSE(features[i].kept.empty());
+        const Tensor matching = features[i].Matching(masked[i]);
+        ASSERT_EQ(matching.sizes(), cut[i].sizes());
+        EXPECT_TRUE(at::allclose(matching, cut[i], 1e-5, 1e-6));
+      }
+    }
+}
+
+TEST(FeaturesUnit, WithoutACutWholeValuesAreCompared) {
+  const Network network = Residual();
+  const Space space = BuildSpace(network);
+  const std::vector<Feature> features = MatchedFeatures(space, KeepAll(space));
+  ASSERT_EQ(features.size(), 2U);
+  for (const Feature& feature : features) {
+    EXPECT_TRUE(feature.kept.empty());
+    const auto producer = network.graph.values[static_cast<size_t>(feature.value)].producer;
+    EXPECT_EQ(network.graph.ops[static_cast<size_t>(producer)].handle.operator_name().name,
+              "aten::add");
+  }
+  EXPECT_THROW((Feature{.value = 0, .kept = {{3, at::tensor({0, 1}, at::kLong)}}}.Matching(
+                   at::ones({2, 2}))),
+               Error);
+}
+
+TEST(FeaturesUnit, OutputsAreLeftToTheLossesOfOutputs) {
+  Builder b("sum", 1);
+  const ValueId x = b.Linear("a", b.Input("x", {2, 4}), 4, 4);
+  const ValueId inner = b.Add(x, b.Linear("b", x, 4, 4));
+  const Network network = b.Finish({b.Add(inner, b.Relu(inner))});
+  const Space space = BuildSpace(network);
+  const std::vector<Feature> features = MatchedFeatures(space, KeepAll(space));
+  ASSERT_EQ(features.size(), 1U);
+  EXPECT_EQ(features[0].value, inner);
+}
+
+}  // namespace
+}  // namespace espalier
