@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "criteria/sample_gradients.h"
 #include "criteria/unit_layout.h"
 #include "criteria/value_collectors.h"
 #include "env/base/error.h"
@@ -21,19 +22,17 @@ ParameterStore WorkingStore(const ParameterStore& store, at::Device device) {
   return own;
 }
 
-CalibrationBatch OnDevice(CalibrationBatch batch, at::Device device) {
-  for (Tensor& input : batch.inputs) {
-    input = ChannelsLast(input.to(device));
-  }
-  if (batch.labels.defined()) batch.labels = batch.labels.to(device);
-  return batch;
+Batch OnDevice(const Batch& batch, at::Device device) {
+  Batch moved = batch.To(device);
+  for (Tensor& input : moved.inputs) input = ChannelsLast(input);
+  return moved;
 }
 
-CalibrationBatch Sample(const CalibrationBatch& batch, int64_t sample) {
-  CalibrationBatch one;
-  for (const Tensor& input : batch.inputs) one.inputs.push_back(input.narrow(0, sample, 1));
-  if (batch.labels.defined()) one.labels = batch.labels.narrow(0, sample, 1);
-  return one;
+Batch FirstSamples(const Batch& batch, int64_t count) {
+  Batch first;
+  for (const Tensor& input : batch.inputs) first.inputs.push_back(input.narrow(0, 0, count));
+  for (const Tensor& target : batch.targets) first.targets.push_back(target.narrow(0, 0, count));
+  return first;
 }
 
 double LossValue(const Tensor& loss, int64_t batch) {
@@ -64,22 +63,24 @@ class GradientCollector {
           sums_.try_emplace(member.parameter);
     }
     for (auto& [name, sum] : sums_) {
-      sum.weight = store.Get(name);
-      sum.weight.set_requires_grad(true);
+      sum.weight = store.Get(name).set_requires_grad(true);
+      leaves_[name] = sum.weight;
     }
   }
 
-  /// Takes the gradients that backward() left behind. `fisher`: also their squares.
-  void Take(bool fisher) {
+  const std::map<std::string, Tensor>& leaves() const { return leaves_; }
+
+  /// Of one or more batches or samples. `fisher`: also their squares.
+  void Take(const internal::Gradients& gradients, bool fisher) {
     const at::NoGradGuard no_grad;
-    ++steps_;
-    std::map<std::string, Tensor> products;  // w g, contiguous
+    const int64_t count = gradients.begin()->second.size(0);
+    steps_ += count;
+    std::map<std::string, Tensor> products;  // w g, [count, ...] contiguous
     for (auto& [name, sum] : sums_) {
-      const Tensor weight = sum.weight.detach();
-      const Tensor gradient =
-          sum.weight.grad().defined() ? sum.weight.grad().detach() : at::zeros_like(weight);
-      const Tensor product = weight * gradient;
-      const auto add = [](Tensor& total, const Tensor& part) {
+      const Tensor& gradient = gradients.at(name);
+      const Tensor product = sum.weight.detach() * gradient;
+      const auto add = [count](Tensor& total, const Tensor& parts) {
+        const Tensor part = count == 1 ? parts.squeeze(0) : parts.sum(0);
         if (total.defined())
           total.add_(part);
         else
@@ -89,17 +90,19 @@ class GradientCollector {
       add(sum.abs_product, product.abs());
       if (fisher) add(sum.fisher, gradient.square());
       products[name] = product.to(at::kCPU).contiguous();
-      sum.weight.mutable_grad() = Tensor();
     }
     for (size_t g = 0; g < products_.size(); ++g) {
       const Group& group = space_.groups()[g];
       for (size_t m = 0; m < products_[g].size(); ++m) {
         const auto product = products.find(group.members[m].parameter);
         if (product == products.end()) continue;
-        const Tensor u = UnitLayout(group.name, group.units, group.members[m]).Sum(product->second);
+        const UnitLayout layout(group.name, group.units, group.members[m]);
         auto& [absolute, square] = products_[g][m];
-        absolute = absolute.defined() ? absolute + u.abs() : u.abs();
-        square = square.defined() ? square + u.square() : u.square();
+        for (int64_t i = 0; i < count; ++i) {
+          const Tensor u = layout.Sum(product->second[i]);
+          absolute = absolute.defined() ? absolute + u.abs() : u.abs();
+          square = square.defined() ? square + u.square() : u.square();
+        }
       }
     }
   }
@@ -156,6 +159,7 @@ class GradientCollector {
 
   const Space& space_;
   std::map<std::string, Sum> sums_;                               // by canonical name
+  std::map<std::string, Tensor> leaves_;                          // the weights of sums_
   std::vector<std::vector<std::pair<Tensor, Tensor>>> products_;  // [group][member]: |u|, u^2
   int64_t steps_ = 0;
 };
@@ -180,19 +184,20 @@ const char* NeedName(Need need) {
   return "?";
 }
 
-Tensor CrossEntropy(const std::vector<Tensor>& outputs, const CalibrationBatch& batch) {
-  if (!batch.labels.defined())
+Tensor CrossEntropy(const std::vector<Tensor>& outputs, const Batch& batch) {
+  if (batch.targets.empty())
     throw Error(ErrorKind::kConfig, "calibration: cross-entropy needs labels",
                 "give a loss that needs none");
+  const Tensor& labels = batch.targets.front();
   Tensor logits = outputs.front();  // [B, classes] or [B, T, classes]
-  if (logits.dim() < 2 || logits.numel() / logits.size(-1) != batch.labels.numel())
+  if (logits.dim() < 2 || logits.numel() / logits.size(-1) != labels.numel())
     throw Error(ErrorKind::kModel, Str("calibration: the network returns ", logits.sizes(),
-                                       " for labels ", batch.labels.sizes()));
+                                       " for labels ", labels.sizes()));
   logits = logits.reshape({-1, logits.size(-1)}).to(at::kFloat);
-  return at::cross_entropy_loss(logits, batch.labels.reshape({-1}));
+  return at::cross_entropy_loss(logits, labels.reshape({-1}));
 }
 
-Calibration CalibrationOf(std::vector<CalibrationBatch> batches) {
+Calibration CalibrationOf(std::vector<Batch> batches) {
   Calibration calibration;
   calibration.batches = static_cast<int64_t>(batches.size());
   calibration.get = [batches = std::move(batches)](int64_t batch) {
@@ -230,9 +235,11 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
   }
   const Executor executor(space.network().graph);
   const Binding binding = executor.Bind(store);
+  std::optional<internal::SampleGradients> sample_gradients;
+  if (samples) sample_gradients.emplace(executor, store, samples->leaves());
   for (int64_t b = 0; b < calibration.batches && (by_batch || by_sample || values); ++b) {
     ThrowIfStopped(calibration);
-    const CalibrationBatch batch = OnDevice(calibration.get(b), calibration.device);
+    const Batch batch = OnDevice(calibration.get(b), calibration.device);
     if (by_batch || values) {
       const at::AutoGradMode mode(by_batch);
       const auto outputs = executor.Run(binding, batch.inputs, {.taps = taps});
@@ -241,19 +248,20 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
         const Tensor loss = calibration.loss(outputs, batch);
         statistics.loss += LossValue(loss, b);
         loss.backward();
-        batches->Take(/*fisher=*/false);
+        batches->Take(internal::TakeGradients(batches->leaves()), /*fisher=*/false);
       }
     }
-    if (by_sample) {
-      const at::AutoGradMode with_grad(true);
-      for (int64_t s = 0; s < batch.samples() && statistics.samples < calibration.max_samples;
-           ++s, ++statistics.samples) {
-        const CalibrationBatch one = Sample(batch, s);
-        const Tensor loss = calibration.loss(executor.Run(binding, one.inputs), one);
-        LossValue(loss, b);
-        loss.backward();
-        samples->Take(/*fisher=*/true);
-      }
+    if (by_sample && statistics.samples < calibration.max_samples) {
+      const int64_t count = std::min(batch.size(), calibration.max_samples - statistics.samples);
+      sample_gradients->Each(
+          binding, FirstSamples(batch, count),
+          [&](const std::vector<Tensor>& outputs, const Batch& sample) {
+            const Tensor loss = calibration.loss(outputs, sample);
+            LossValue(loss, b);
+            return loss;
+          },
+          [&](const internal::Gradients& gradients) { samples->Take(gradients, /*fisher=*/true); });
+      statistics.samples += count;
     }
     if (calibration.progress) calibration.progress(b + 1, calibration.batches);
   }
@@ -279,7 +287,7 @@ std::vector<double> MaskedLosses(const Space& space, const ParameterStore& given
   const ParameterStore store = WorkingStore(given, calibration.device);
   const Executor executor(space.network().graph);
   const Binding binding = executor.Bind(store);
-  std::vector<CalibrationBatch> batches;
+  std::vector<Batch> batches;
   for (int64_t b = 0; b < calibration.batches; ++b)
     batches.push_back(OnDevice(calibration.get(b), calibration.device));
   std::vector<double> losses;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "env/base/tensor.h"
+#include "env/data/dataset.h"
 #include "env/graph/network.h"
 #include "env/space/space.h"
 
@@ -25,23 +26,16 @@ enum class Need {
 using Needs = std::set<Need>;
 const char* NeedName(Need need);  ///< "forward", "sample gradient", ...
 
-/// Inputs of the network and what the loss compares its outputs with.
-struct CalibrationBatch {
-  std::vector<Tensor> inputs;  ///< one a network input; axis 0 of the first counts the samples
-  Tensor labels{};             ///< may be undefined: the loss then needs none
-  int64_t samples() const { return inputs.front().size(0); }
-};
-
 /// The loss of a batch, a mean over its samples: outputs of the network, batch -> [] .
 using CalibrationLoss =
-    std::function<Tensor(const std::vector<Tensor>& outputs, const CalibrationBatch& batch)>;
-/// Of the first output, [B, classes] or [B, T, classes]; labels [B] or [B, T] int64.
-Tensor CrossEntropy(const std::vector<Tensor>& outputs, const CalibrationBatch& batch);
+    std::function<Tensor(const std::vector<Tensor>& outputs, const Batch& batch)>;
+/// Of the first output, [B, classes] or [B, T, classes]; first target [B] or [B, T] int64.
+Tensor CrossEntropy(const std::vector<Tensor>& outputs, const Batch& batch);
 
 /// Data that statistics are taken from.
 struct Calibration {
   int64_t batches = 0;
-  std::function<CalibrationBatch(int64_t batch)> get;  ///< the same batch for the same number
+  std::function<Batch(int64_t batch)> get;  ///< the same batch for the same number
   CalibrationLoss loss = CrossEntropy;
   int64_t max_samples = 256;  ///< of the sample gradients: the first ones of the batches
   int64_t max_gram = 4608;    ///< consumers with more columns keep the diagonal only
@@ -52,7 +46,7 @@ struct Calibration {
   std::function<void(int64_t done, int64_t total)> progress{};  ///< batches; may be empty
 };
 /// Batches that are at hand.
-Calibration CalibrationOf(std::vector<CalibrationBatch> batches);
+Calibration CalibrationOf(std::vector<Batch> batches);
 
 /// Statistics of one parameter: whole tensors in its shape, float32, CPU. Undefined = not
 /// collected.
@@ -100,8 +94,9 @@ struct Statistics {
 };
 
 /// Collects all statistics in one pass: one forward a batch, with one backward when gradients are
-/// needed; sample gradients add a forward and backward for each sample, ablation a forward for each
-/// unit and batch. Everything runs in eval mode, so that samples do not meet in batch norms.
+/// needed; sample gradients add a forward and backward of the batch (of each sample where the
+/// network reads parameters in ways that see criteria/sample_gradients.h), ablation a forward for
+/// each unit and batch. Everything runs in eval mode, so that samples do not meet in batch norms.
 ///
 /// Units    sums are means, so that the number of batches does not scale them.
 /// Errors   kInterrupted when stop() says so; kTrials when a loss is not finite; kModel when the

@@ -6,8 +6,7 @@
 namespace espalier {
 
 /// The loss whose gradients at the uncut network tell criteria what matters
-/// (Task::MakeSensitivity), for calibration batches on the environment's device. `labels` are the
-/// first target.
+/// (Task::MakeSensitivity), for calibration batches on the environment's device.
 CalibrationLoss TaskLoss(const Environment& environment);
 
 }  // namespace espalier

@@ -28,11 +28,7 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
   calibration.batches = config.batches;
   calibration.max_samples = config.samples;
   calibration.device = environment.device;
-  calibration.get = [loader](int64_t batch) {
-    const Batch found = loader->Get(batch);
-    return CalibrationBatch{.inputs = found.inputs,
-                            .labels = found.targets.empty() ? Tensor() : found.targets.front()};
-  };
+  calibration.get = [loader](int64_t batch) { return loader->Get(batch); };
   calibration.loss = TaskLoss(environment);
   calibration.stop = [&context] { return context.StopRequested(); };
   calibration.progress = [&context, who](int64_t done, int64_t total) {

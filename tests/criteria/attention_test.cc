@@ -55,7 +55,7 @@ class AttentionNet {
     std::vector<int64_t> labels;
     for (int i = 0; i < 2 * kLength; ++i) labels.push_back(static_cast<int64_t>(rng.Index(3)));
     batch_ = {.inputs = {RandomTensor(rng, {2, kLength, 8})},
-              .labels = at::tensor(labels, at::kLong).view({2, kLength})};
+              .targets = {at::tensor(labels, at::kLong).view({2, kLength})}};
   }
 
   std::map<std::string, std::vector<double>> Score(const std::string& text) const {
@@ -82,7 +82,7 @@ class AttentionNet {
   }
   const Space& space() const { return space_; }
   const Network& network() const { return network_; }
-  const CalibrationBatch& batch() const { return batch_; }
+  const Batch& batch() const { return batch_; }
 
  private:
   static ValueId Swap(Builder& b, ValueId x, int64_t first, int64_t second) {
@@ -92,7 +92,7 @@ class AttentionNet {
   ValueId query_ = kNoValue, key_ = kNoValue;
   Network network_;
   Space space_;
-  CalibrationBatch batch_;
+  Batch batch_;
 };
 
 TEST(AttentionCriteriaUnit, EveryGranularityCanBeScored) {

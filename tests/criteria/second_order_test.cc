@@ -303,7 +303,8 @@ TEST(ObsUnit, NothingMakesUpForABranchThatIsAddedToItsTrunk) {
   const Network network = b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 4, 2)});
   const Space space = BuildSpace(network, {.decouple_residuals = true});
   Rng rng(1);
-  const Calibration calibration = CalibrationOf({{.inputs = {RandomTensor(rng, {6, 3, 5, 5})}}});
+  const Calibration calibration =
+      CalibrationOf({{.inputs = {RandomTensor(rng, {6, 3, 5, 5})}, .targets = {}}});
   const auto score = [&](const std::string& text) {
     const auto criterion = MakeCriterion(text);
     const Statistics statistics =

@@ -16,7 +16,7 @@ namespace {
 
 using Values = std::vector<double>;
 
-Tensor MeanOutput(const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+Tensor MeanOutput(const std::vector<Tensor>& outputs, const Batch&) {
   return outputs.front().mean();
 }
 
@@ -35,8 +35,8 @@ class HandNet {
   }
   /// Scores of the two units after one batch for each tensor [B, 2].
   Values Score(const std::string& text, const std::vector<Tensor>& inputs) const {
-    std::vector<CalibrationBatch> batches;
-    for (const Tensor& input : inputs) batches.push_back({.inputs = {input}});
+    std::vector<Batch> batches;
+    for (const Tensor& input : inputs) batches.push_back({.inputs = {input}, .targets = {}});
     Calibration calibration = CalibrationOf(batches);
     calibration.loss = MeanOutput;
     const auto criterion = MakeCriterion(text);
@@ -180,7 +180,7 @@ TEST(AblationUnit, NothingMaskedIsTheNetworkAsItIsAndSetsAreMaskedTogether) {
   double expected = 0;
   const at::NoGradGuard no_grad;
   for (int64_t batch = 0; batch < 2; ++batch) {
-    const CalibrationBatch given = calibration.get(batch);
+    const Batch given = calibration.get(batch);
     const Tensor logits = Forward(calibrated.network(), given.inputs[0]);
     expected += CrossEntropy({logits}, given).item<double>() / 2;
   }
@@ -190,7 +190,7 @@ TEST(AblationUnit, NothingMaskedIsTheNetworkAsItIsAndSetsAreMaskedTogether) {
   // All features masked: the logits are the classifier's bias.
   double bias_only = 0;
   for (int64_t batch = 0; batch < 2; ++batch) {
-    const CalibrationBatch given = calibration.get(batch);
+    const Batch given = calibration.get(batch);
     const Tensor logits = calibrated.network().store.Get("fc.bias").expand({4, 3});
     bias_only += CrossEntropy({logits}, given).item<double>() / 2;
   }
@@ -227,7 +227,8 @@ TEST(HrankUnit, IsTheRankOfTheMaps) {
   ParameterStore conv_store = conv.store.Clone();
   conv_store.Set("conv.weight", store.Get("conv.weight"));
   const Tensor full = at::eye(3).view({1, 1, 3, 3}), one = at::ones({1, 1, 3, 3});
-  const Calibration calibration = CalibrationOf({{.inputs = {at::cat({full, one})}}});
+  const Calibration calibration =
+      CalibrationOf({{.inputs = {at::cat({full, one})}, .targets = {}}});
   const auto score = [&](const Space& space_of, const ParameterStore& weights) {
     const auto criterion = MakeCriterion("hrank");
     const Statistics statistics =
@@ -276,7 +277,7 @@ TEST(StatisticsUnit, GradientsAreThoseOfFiniteDifferences) {
 
 TEST(StatisticsUnit, GramIsOfWhatTheWeightMultiplies) {
   const HandNet net;
-  Calibration calibration = CalibrationOf({{.inputs = {kBoth}}});
+  Calibration calibration = CalibrationOf({{.inputs = {kBoth}, .targets = {}}});
   calibration.loss = MeanOutput;
   const Statistics found =
       CollectStatistics(net.space(), net.network().store, {Need::kGram}, calibration);
@@ -310,7 +311,7 @@ TEST(StatisticsUnit, GramsTogetherAreBounded) {
 
 TEST(StatisticsUnit, SaysWhatIsWrongWithTheLossAndStopsWhenAsked) {
   const HandNet net;
-  Calibration calibration = CalibrationOf({{.inputs = {kBoth}}});
+  Calibration calibration = CalibrationOf({{.inputs = {kBoth}, .targets = {}}});
   const auto kind = [&] {
     try {
       CollectStatistics(net.space(), net.network().store, {Need::kGradient}, calibration);
@@ -320,11 +321,11 @@ TEST(StatisticsUnit, SaysWhatIsWrongWithTheLossAndStopsWhenAsked) {
     return ErrorKind::kInternal;
   };
   EXPECT_EQ(kind(), ErrorKind::kConfig);  // cross-entropy without labels
-  calibration.loss = [](const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+  calibration.loss = [](const std::vector<Tensor>& outputs, const Batch&) {
     return outputs.front();
   };
   EXPECT_EQ(kind(), ErrorKind::kModel);  // two numbers
-  calibration.loss = [](const std::vector<Tensor>& outputs, const CalibrationBatch&) {
+  calibration.loss = [](const std::vector<Tensor>& outputs, const Batch&) {
     return outputs.front().sum() * std::nan("");
   };
   EXPECT_EQ(kind(), ErrorKind::kTrials);

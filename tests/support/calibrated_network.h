@@ -29,8 +29,8 @@ class CalibratedNetwork {
     for (int batch = 0; batch < 2; ++batch) {
       std::vector<int64_t> labels;
       for (int i = 0; i < 4; ++i) labels.push_back(static_cast<int64_t>(rng.Index(3)));
-      batches_.push_back(
-          {.inputs = {RandomTensor(rng, {4, 3, 5, 5})}, .labels = at::tensor(labels, at::kLong)});
+      batches_.push_back({.inputs = {RandomTensor(rng, {4, 3, 5, 5})},
+                          .targets = {at::tensor(labels, at::kLong)}});
     }
   }
   CalibratedNetwork(const CalibratedNetwork&) = delete;
@@ -83,7 +83,7 @@ class CalibratedNetwork {
 
   const Network network_;
   const Space space_;
-  std::vector<CalibrationBatch> batches_;
+  std::vector<Batch> batches_;
 };
 
 }  // namespace espalier
