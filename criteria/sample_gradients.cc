@@ -1,6 +1,8 @@
 #include "criteria/sample_gradients.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <set>
@@ -19,7 +21,9 @@ bool IsConstant(const Op& op, const char* argument) {
 bool IsLayer(const Op& op, const Graph& graph) {
   static const std::map<std::string, std::vector<const char*>> kConstants = {
       {"aten::linear", {}},
+      {"aten::conv1d", {"stride", "padding", "dilation", "groups"}},
       {"aten::conv2d", {"stride", "padding", "dilation", "groups"}},
+      {"aten::conv3d", {"stride", "padding", "dilation", "groups"}},
       {"aten::batch_norm", {"eps"}},
       {"aten::layer_norm", {"eps"}},
       {"aten::rms_norm", {"eps"}}};
@@ -44,13 +48,6 @@ bool IsPlainSum(const Op& op) {
          op.Constant("alpha").toScalar().equal(1);
 }
 
-/// One number stands for both axes.
-std::vector<int64_t> Pair(const Op& op, const char* argument) {
-  std::vector<int64_t> values = op.Constant(argument).toIntVector();
-  if (values.size() == 1) values.push_back(values.front());
-  return values;
-}
-
 /// [B, C, ...] -> [B, C]
 Tensor SumPositions(const Tensor& values) {
   return values.reshape({values.size(0), values.size(1), -1}).sum(2);
@@ -72,15 +69,23 @@ Tensor SumTo(const Tensor& values, at::IntArrayRef sizes) {
   return values.sum_to_size(wanted).reshape(WithSamples(values.size(0), sizes));
 }
 
-/// delta [B, O, H', W'], x [B, C, H, W] -> [B, O, C / groups, kH, kW].
-Tensor ConvolutionWeight(const Op& op, const Tensor& x, const Tensor& delta,
-                         at::IntArrayRef sizes) {
-  const int64_t samples = x.size(0), groups = op.Constant("groups").toInt();
-  const Tensor columns = at::im2col(x.contiguous(), sizes.slice(2), Pair(op, "dilation"),
-                                    Pair(op, "padding"), Pair(op, "stride"));  // [B, C kH kW, L]
-  const Tensor per_group = columns.reshape({samples * groups, -1, columns.size(-1)});
-  const Tensor rows = delta.reshape({samples * groups, -1, columns.size(-1)});
-  return at::bmm(rows, per_group.transpose(1, 2)).reshape(WithSamples(samples, sizes));
+/// delta [B, O, ...], x [B, C, ...] -> [B, O, C / groups, ...]. Sample by sample: faster on CPUs
+/// than unfolded inputs or one group a sample.
+Tensor ConvolutionWeight(const Op& op, const Tensor& x, const Tensor& delta, const Tensor& weight) {
+  const auto axes = static_cast<size_t>(weight.dim()) - 2;
+  const auto each = [&](const char* argument) {  // one number stands for all axes
+    std::vector<int64_t> values = op.Constant(argument).toIntVector();
+    if (values.size() == 1) values.resize(axes, values.front());
+    return values;
+  };
+  const auto stride = each("stride"), padding = each("padding"), dilation = each("dilation");
+  std::vector<Tensor> shares;
+  for (int64_t s = 0; s < x.size(0); ++s)
+    shares.push_back(std::get<1>(at::convolution_backward(
+        delta.narrow(0, s, 1), x.narrow(0, s, 1), weight, /*bias_sizes=*/{}, stride, padding,
+        dilation, /*transposed=*/false, /*output_padding=*/std::vector<int64_t>(axes, 0),
+        op.Constant("groups").toInt(), /*output_mask=*/{false, true, false})));
+  return at::stack(shares);
 }
 
 /// [B, C, ...] in eval mode, before scale and shift.
@@ -91,6 +96,21 @@ Tensor BatchNormalised(const Op& op, const Tensor& x, const ParameterStore& stor
   };
   return at::batch_norm(x, {}, {}, stored("running_mean"), stored("running_var"),
                         /*training=*/false, 0, op.Constant("eps").toDouble(), false);
+}
+
+/// Gradients of a number by what lies at edges of its graph, and by nothing else: no time goes into
+/// those of the parameters.
+std::map<ValueId, Tensor> GradientsAt(const std::map<ValueId, torch::autograd::Edge>& edges,
+                                      const Tensor& total) {
+  torch::autograd::edge_list places;
+  for (const auto& [value, edge] : edges) places.push_back(edge);
+  const auto found = torch::autograd::Engine::get_default_engine().execute(
+      {torch::autograd::impl::gradient_edge(total)}, {at::ones_like(total)}, /*keep_graph=*/false,
+      /*create_graph=*/false, /*accumulate_grad=*/false, places);
+  std::map<ValueId, Tensor> gradients;
+  size_t next = 0;
+  for (const auto& [value, edge] : edges) gradients[value] = found[next++];
+  return gradients;
 }
 
 Batch Part(const Batch& batch, int64_t first, int64_t count) {
@@ -113,11 +133,12 @@ Gradients TakeGradients(const std::map<std::string, Tensor>& leaves) {
 }
 
 SampleGradients::SampleGradients(const Executor& executor, const ParameterStore& store,
-                                 std::map<std::string, Tensor> parameters)
+                                 std::map<std::string, Tensor> parameters, bool convolutions)
     : executor_(executor),
       graph_(executor.graph()),
       store_(store),
-      parameters_(std::move(parameters)) {
+      parameters_(std::move(parameters)),
+      convolutions_(convolutions) {
   for (const Op& op : graph_.ops)
     for (const Use& use : UsesOf(op)) {
       const std::string& target = graph_.values[static_cast<size_t>(use.value)].target;
@@ -130,6 +151,7 @@ SampleGradients::SampleGradients(const Executor& executor, const ParameterStore&
 void SampleGradients::Add(const Op& op, const std::string& argument, const std::string& name) {
   const std::string target = op.target();
   Site site{&op, argument, name, kNoValue, op.outputs.front()};
+  if (target.starts_with("aten::conv") && !convolutions_) known_ = false;
   if (IsLayer(op, graph_) && (argument == "weight" || argument == "bias"))
     site.input = op.ValueArg("input");
   else if (IsPlainTable(op))
@@ -142,10 +164,10 @@ void SampleGradients::Add(const Op& op, const std::string& argument, const std::
 }
 
 int64_t SampleGradients::SamplesTogether() const {
-  constexpr int64_t kMostElements = int64_t{1} << 26;  // 256 MiB of float32
+  constexpr int64_t kMostElements = int64_t{1} << 24, kMany = 64;  // 64 MiB of float32
   int64_t elements = 1;
   for (const auto& [name, parameter] : parameters_) elements += parameter.numel();
-  return std::clamp<int64_t>(kMostElements / elements, 1, 64);
+  return std::clamp<int64_t>(kMostElements / elements, 1, kMany);
 }
 
 Tensor SampleGradients::Share(const Site& site, const Tensor& x, const Tensor& delta) const {
@@ -158,8 +180,9 @@ Tensor SampleGradients::Share(const Site& site, const Tensor& x, const Tensor& d
     const Tensor read = x.dim() == 2 ? x.unsqueeze(1) : x.flatten(1, -2);
     return at::bmm(rows.transpose(1, 2), read);  // [B, O, I]
   }
-  if (target == "aten::conv2d")
-    return weight ? ConvolutionWeight(*site.op, x, delta, sizes) : SumPositions(delta);
+  if (target.starts_with("aten::conv"))
+    return weight ? ConvolutionWeight(*site.op, x, delta, parameters_.at(site.name))
+                  : SumPositions(delta);
   if (target == "aten::batch_norm")
     return SumPositions(weight ? delta * BatchNormalised(*site.op, x, store_, graph_) : delta);
   if (target == "aten::layer_norm")
@@ -230,7 +253,8 @@ void SampleGradients::Each(const Binding& binding, const Batch& batch, const Sam
 Gradients SampleGradients::Together(const Binding& binding, const Batch& batch,
                                     const SampleLoss& loss) const {
   const int64_t samples = batch.size();
-  std::map<ValueId, Tensor> values, deltas;
+  std::map<ValueId, Tensor> values;
+  std::map<ValueId, torch::autograd::Edge> edges;
   std::vector<Tap> taps;
   std::set<ValueId> inputs, outputs;
   for (const Site& site : sites_) {
@@ -239,11 +263,10 @@ Gradients SampleGradients::Together(const Binding& binding, const Batch& batch,
   }
   for (const ValueId input : inputs)
     taps.push_back({input, [&values, input](const Tensor& t) { values[input] = t.detach(); }});
+  // Edges of the values as they are here: operators may change them in place afterwards.
   for (const ValueId output : outputs)
-    taps.push_back({output, [&deltas, output](const Tensor& t) {
-                      // Of the value as it is here: operators may change it in place afterwards.
-                      t.register_hook(
-                          [&deltas, output](const Tensor& gradient) { deltas[output] = gradient; });
+    taps.push_back({output, [&edges, output](const Tensor& t) {
+                      edges[output] = torch::autograd::impl::gradient_edge(t);
                     }});
   const at::AutoGradMode with_grad(true);
   const std::vector<Tensor> returned = executor_.Run(binding, batch.inputs, {.taps = taps});
@@ -257,22 +280,22 @@ Gradients SampleGradients::Together(const Binding& binding, const Batch& batch,
     const Tensor value = loss(own, Part(batch, s, 1));
     total = total.defined() ? total + value : value;
   }
-  total.backward();
+  const std::map<ValueId, Tensor> deltas = GradientsAt(edges, total);
   const at::NoGradGuard no_grad;
   Gradients gradients;
-  for (const auto& [name, parameter] : parameters_) {
-    Tensor(parameter).mutable_grad() = Tensor();
-    gradients[name] = at::zeros(WithSamples(samples, parameter.sizes()), parameter.options());
-  }
   for (const Site& site : sites_) {
     const auto delta = deltas.find(site.output);
-    if (delta == deltas.end()) continue;  // nothing that counts reads it
+    if (!delta->second.defined()) continue;  // nothing that counts reads it
     const Tensor x = site.input == kNoValue ? Tensor() : values[site.input];
     if (delta->second.size(0) != samples || (x.defined() && x.size(0) != samples)) return {};
     const Tensor share = Share(site, x, delta->second);
     if (!share.defined()) return {};
-    gradients[site.name] += share;
+    Tensor& sum = gradients[site.name];
+    sum = sum.defined() ? sum + share : share;
   }
+  for (const auto& [name, parameter] : parameters_)
+    if (Tensor& sum = gradients[name]; !sum.defined())
+      sum = at::zeros(WithSamples(samples, parameter.sizes()), parameter.options());
   return gradients;
 }
 

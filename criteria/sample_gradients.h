@@ -24,15 +24,17 @@ Gradients TakeGradients(const std::map<std::string, Tensor>& leaves);
 ///
 /// Source   Goodfellow, "Efficient Per-Example Gradient Computations", arXiv:1510.01799 (linear
 ///          layers); Rochette, Manoel, Tramel, arXiv:1912.06015 (convolutions).
-/// Memory   as many copies of the parameters as samples are taken together, up to 256 MiB.
+/// Memory   as many copies of the parameters as samples are taken together, up to 64 MiB.
 class SampleGradients {
  public:
   /// Of one sample: [].
   using SampleLoss = std::function<Tensor(const std::vector<Tensor>& outputs, const Batch& sample)>;
 
   /// parameters: leaves that require gradients, by canonical name. Borrows executor and store.
+  /// convolutions: take them together too. On CPUs a convolution of one sample is as fast as its
+  /// share of many, and nothing is won; elsewhere small kernels wait for each other.
   SampleGradients(const Executor& executor, const ParameterStore& store,
-                  std::map<std::string, Tensor> parameters);
+                  std::map<std::string, Tensor> parameters, bool convolutions);
 
   /// Gives the gradients of all samples to `take`, some at a time, in order.
   void Each(const Binding& binding, const Batch& batch, const SampleLoss& loss,
@@ -59,6 +61,7 @@ class SampleGradients {
   const Graph& graph_;
   const ParameterStore& store_;
   const std::map<std::string, Tensor> parameters_;
+  const bool convolutions_;
   bool known_ = true;             // every site is
   std::optional<bool> together_;  // once it is decided
   std::vector<Site> sites_;

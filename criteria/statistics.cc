@@ -79,16 +79,15 @@ class GradientCollector {
     for (auto& [name, sum] : sums_) {
       const Tensor& gradient = gradients.at(name);
       const Tensor product = sum.weight.detach() * gradient;
-      const auto add = [count](Tensor& total, const Tensor& parts) {
-        const Tensor part = count == 1 ? parts.squeeze(0) : parts.sum(0);
+      const auto add = [](Tensor& total, const Tensor& part) {
         if (total.defined())
           total.add_(part);
         else
           total = part.clone();
       };
-      add(sum.gradient, gradient);
-      add(sum.abs_product, product.abs());
-      if (fisher) add(sum.fisher, gradient.square());
+      add(sum.gradient, count == 1 ? gradient.squeeze(0) : gradient.sum(0));
+      add(sum.abs_product, at::linalg_vector_norm(product, 1, 0));  // in one pass
+      if (fisher) add(sum.fisher, gradient.square().sum(0));
       products[name] = product.to(at::kCPU).contiguous();
     }
     for (size_t g = 0; g < products_.size(); ++g) {
@@ -236,7 +235,8 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
   const Executor executor(space.network().graph);
   const Binding binding = executor.Bind(store);
   std::optional<internal::SampleGradients> sample_gradients;
-  if (samples) sample_gradients.emplace(executor, store, samples->leaves());
+  if (samples)
+    sample_gradients.emplace(executor, store, samples->leaves(), !calibration.device.is_cpu());
   for (int64_t b = 0; b < calibration.batches && (by_batch || by_sample || values); ++b) {
     ThrowIfStopped(calibration);
     const Batch batch = OnDevice(calibration.get(b), calibration.device);

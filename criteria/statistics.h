@@ -94,9 +94,9 @@ struct Statistics {
 };
 
 /// Collects all statistics in one pass: one forward a batch, with one backward when gradients are
-/// needed; sample gradients add a forward and backward of the batch (of each sample where the
-/// network reads parameters in ways that see criteria/sample_gradients.h), ablation a forward for
-/// each unit and batch. Everything runs in eval mode, so that samples do not meet in batch norms.
+/// needed; sample gradients add the same (sample by sample for networks of convolutions on
+/// CPUs, and for others named in criteria/sample_gradients.h), ablation a forward for each unit and
+/// batch. Everything runs in eval mode, so that samples do not meet in batch norms.
 ///
 /// Units    sums are means, so that the number of batches does not scale them.
 /// Errors   kInterrupted when stop() says so; kTrials when a loss is not finite; kModel when the

@@ -3,7 +3,8 @@
 //       Spearman correlation of every criterion with unit ablation on the same training images:
 //       over all units, and the mean over groups; a markdown table
 //   espalier-criteria cost MODEL BATCHES BATCH_SIZE [DATA_ROOT] [THREADS]
-//       seconds of all gradient statistics against one forward and backward of each batch, in turns
+//       seconds of all gradient statistics against one forward and backward of each batch, in
+//       turns; and of the first batch's sample gradients, together and one by one
 // MODEL is NAME, NAME:weights.safetensors or a file. Images are those of CIFAR-10; a file's samples
 // are the tensors in DATA_ROOT: tokens and the next ones (experiments/bench/language.py writes
 // some).
@@ -15,6 +16,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <limits>
 #include <numeric>
 
@@ -170,6 +172,38 @@ void ForwardBackward(const Setup& setup) {
   }
 }
 
+/// Of the processor, all threads together: other programs disturb it less than wall time.
+double ProcessorSeconds(const std::function<void()>& work) {
+  const std::clock_t start = std::clock();
+  work();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+/// Sample gradients of the first batch, taken together and one by one.
+void PrintSampleCost(const Setup& setup) {
+  const Batch batch = setup.calibration.get(0);
+  const int64_t count = std::min(batch.size(), setup.calibration.max_samples);
+  Calibration together = setup.calibration, alone = setup.calibration;
+  together.batches = 1;
+  alone.batches = count;
+  alone.get = [&](int64_t sample) {
+    Batch one;
+    for (const Tensor& input : batch.inputs) one.inputs.push_back(input.narrow(0, sample, 1));
+    for (const Tensor& target : batch.targets) one.targets.push_back(target.narrow(0, sample, 1));
+    return one;
+  };
+  const auto seconds = [&](const Calibration& calibration) {
+    return ProcessorSeconds([&] {
+      CollectStatistics(setup.space, setup.space.network().store, {Need::kSampleGradient},
+                        calibration);
+    });
+  };
+  const double fast = seconds(together), slow = seconds(alone);
+  std::printf(
+      "gradients of %lld samples, processor time: together %.3f s, one by one %.3f s: %.2f times\n",
+      static_cast<long long>(count), fast, slow, slow / fast);
+}
+
 void PrintCost(const Setup& setup) {
   constexpr int kRounds = 3;
   double plain = std::numeric_limits<double>::max(), gradients = plain;
@@ -182,6 +216,7 @@ void PrintCost(const Setup& setup) {
   }
   std::printf("forward and backward %.3f s, all gradient statistics %.3f s: %.3f times\n", plain,
               gradients, gradients / plain);
+  PrintSampleCost(setup);
 }
 
 int Main(int argc, char** argv) {

@@ -17,9 +17,9 @@ struct Found {
   bool together = false;
 };
 
-/// Gradients of all float parameters for every sample, in double: `together`, or one batch a
+/// Gradients of all float parameters for every sample, in double: as a whole batch, or one batch a
 /// sample.
-Found Collect(const Network& network, const Batch& batch, bool whole) {
+Found Collect(const Network& network, const Batch& batch, bool whole, bool convolutions = true) {
   ParameterStore store = network.store.Clone();
   std::map<std::string, Tensor> leaves;
   for (const std::string& name : store.CanonicalNames()) {
@@ -29,7 +29,7 @@ Found Collect(const Network& network, const Batch& batch, bool whole) {
       leaves[name] = store.Get(name).set_requires_grad(true);
   }
   const Executor executor(network.graph);
-  SampleGradients samples(executor, store, leaves);
+  SampleGradients samples(executor, store, leaves, convolutions);
   std::map<std::string, std::vector<Tensor>> parts;
   const auto take = [&](const Gradients& gradients) {
     EXPECT_EQ(gradients.size(), leaves.size());
@@ -79,6 +79,7 @@ TEST(SampleGradientsProperty, ConvolutionsOfAllKinds) {
         b.Conv2d("grouped", x, 8, 6, {.stride = 2, .padding = 1, .groups = 2, .bias = true}));
     const Network network = b.Finish({b.Linear("fc", b.Flatten(x), 6 * 25, 3)});
     ExpectSame(network, Made({7, 3, 9, 9}, {7}, seed));
+    EXPECT_FALSE(Collect(network, Made({7, 3, 9, 9}, {7}, seed), true, false).together);
   }
 }
 
