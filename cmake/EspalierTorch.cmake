@@ -24,15 +24,12 @@ if(NOT EXISTS "${Torch_DIR}/TorchConfig.cmake")
 endif()
 get_filename_component(espalier_torch_root ${Torch_DIR}/../../.. ABSOLUTE)
 
-# LibTorch's package wants nvcc when it was built for CUDA. We compile no CUDA code ourselves, so
-# without nvcc its libraries are linked directly.
+# LibTorch's package wants a whole CUDA toolkit when it was built for CUDA. We compile no CUDA code
+# ourselves, so its libraries are then linked directly.
 set(espalier_torch_cuda FALSE)
 if(EXISTS ${espalier_torch_root}/lib/libtorch_cuda.so)
   set(espalier_torch_cuda TRUE)
-  find_program(ESPALIER_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
-  if(NOT ESPALIER_NVCC)
-    set(ESPALIER_TORCH_MANUAL ON)
-  endif()
+  set(ESPALIER_TORCH_MANUAL ON)
 endif()
 
 add_library(espalier_torch INTERFACE)
@@ -70,8 +67,5 @@ else()
   find_package(Torch REQUIRED)
   target_include_directories(espalier_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
   target_link_libraries(espalier_torch INTERFACE ${TORCH_LIBRARIES})
-  if(espalier_torch_cuda)
-    target_compile_definitions(espalier_torch INTERFACE ESPALIER_HAS_CUDA=1)
-  endif()
   message(STATUS "LibTorch ${Torch_VERSION} from ${espalier_torch_root}")
 endif()
