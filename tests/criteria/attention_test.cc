@@ -4,6 +4,7 @@
 #include <map>
 
 #include "criteria/criterion.h"
+#include "criteria/regularisers/regulariser.h"
 #include "env/graph/builder.h"
 #include "env/graph/executor.h"
 #include "tests/support/calibrated_network.h"
@@ -105,6 +106,24 @@ TEST(AttentionCriteriaUnit, EveryGranularityCanBeScored) {
         const auto scores = net.Score(criterion);  // finite: ScoreGroups checks
         EXPECT_EQ(scores.size(), net.space().groups().size());
       }
+    }
+}
+
+TEST(AttentionCriteriaUnit, RegularisersPullHeadsAndDimsByTheirOwnWeights) {
+  for (const int64_t key_heads : {kHeads, kHeads / 2})
+    for (const std::string attention : {"dims", "heads", "both"}) {
+      SCOPED_TRACE(Str(attention, ", key heads ", key_heads));
+      const AttentionNet net(/*fused=*/true, key_heads, attention);
+      const auto counts = [](const GroupView::Slice& slice) { return !slice.is_bias; };
+      const ParameterStore& store = net.network().store;
+      const Tensor sums = SquaredNorms(UnitWeights(net.space(), store, counts));
+      std::vector<Tensor> wanted;
+      for (const GroupView& view : ViewGroups(net.space(), store)) {
+        wanted.push_back(at::zeros({view.units}, at::kDouble));
+        for (const GroupView::Slice& slice : view.slices)
+          if (counts(slice)) wanted.back() += slice.SumPowers(2);
+      }
+      EXPECT_TRUE(at::allclose(sums.to(at::kDouble), at::cat(wanted), 1e-5, 1e-6));
     }
 }
 

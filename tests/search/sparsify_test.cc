@@ -66,6 +66,18 @@ TEST(SparsifyUnit, AnotherRegulariserDoesNotTakeUpItsCheckpoint) {
   }
 }
 
+TEST(SparsifyUnit, ARegulariserThatIsNotFiniteIsNamed) {
+  try {
+    MakeSparse(Config("group_sparsity(lambda=1e30)"));
+    FAIL() << "trained on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kTrials);
+    EXPECT_THAT(error.message(),
+                testing::HasSubstr("the regulariser 'group_sparsity(lambda=1e30)' is not finite"));
+    EXPECT_THAT(error.message(), testing::HasSubstr("epoch 1, batch"));
+  }
+}
+
 class SparsifyConformance : public testing::TestWithParam<std::string> {};
 
 TEST_P(SparsifyConformance, InterruptedAfterEveryBatchEqualsUninterrupted) {
