@@ -40,6 +40,14 @@ std::vector<ValueId> LayerInputs(const Graph& graph) {
   return inputs;
 }
 
+/// The value after everything that changes it in place: what is recorded earlier changes with it.
+ValueId Settled(const Graph& graph, ValueId value) {
+  for (const Op& op : graph.ops)
+    if (op.handle.operator_name().name.ends_with("_") && op.ValueArg("self") == value)
+      value = op.outputs.front();
+  return value;
+}
+
 }  // namespace
 
 Tensor Feature::Matching(const Tensor& uncut) const {
@@ -61,7 +69,8 @@ std::vector<Feature> MatchedFeatures(const Space& space, const Selection& select
   std::vector<ValueId> places = Sums(graph);
   if (places.empty()) places = LayerInputs(graph);
   std::vector<Feature> features;
-  for (const ValueId value : places) {
+  for (const ValueId place : places) {
+    const ValueId value = Settled(graph, place);
     const auto id = static_cast<size_t>(value);
     const ValueShape& shape = space.values()[id];
     if (!at::isFloatingType(meta[id].dtype) ||

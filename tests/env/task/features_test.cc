@@ -96,6 +96,19 @@ TEST(FeaturesUnit, WithoutACutWholeValuesAreCompared) {
                Error);
 }
 
+TEST(FeaturesUnit, ASumThatIsChangedInPlaceIsRecordedAfterwards) {
+  Builder b("in_place", 1);
+  const ValueId x = b.Linear("a", b.Input("x", {2, 4}), 4, 4);
+  const ValueId sum = b.Add(x, b.Linear("b", x, 4, 4));
+  const ValueId after = b.Call("aten::relu_", "", {{"self", sum}});
+  const Network network = b.Finish({b.Linear("fc", after, 4, 2)});
+  const Space space = BuildSpace(network);
+  const std::vector<Feature> features = MatchedFeatures(space, Half(space, 1));
+  ASSERT_EQ(features.size(), 1U);
+  EXPECT_EQ(features[0].value, after);
+  EXPECT_EQ(features[0].kept.size(), 1U);
+}
+
 TEST(FeaturesUnit, OutputsAreLeftToTheLossesOfOutputs) {
   Builder b("sum", 1);
   const ValueId x = b.Linear("a", b.Input("x", {2, 4}), 4, 4);
