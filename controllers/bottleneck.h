@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "env/base/tensor.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/graph/executor.h"
 #include "env/space/space.h"
 

@@ -141,6 +141,11 @@ std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget) {
   std::vector<double> costs(full.size(), 0);
   for (const CostKind kind : kinds) {
     const double whole = cost.Evaluate(kind, budget.convention(), full);
+    if (kind == CostKind::kLatency) {  // one unit less is nothing, or a whole stair
+      const std::vector<double> slope = cost.Gradient(kind, budget.convention(), full);
+      for (size_t g = 0; g < full.size(); ++g) costs[g] += std::max(0.0, slope[g]) / whole;
+      continue;
+    }
     for (size_t g = 0; g < full.size(); ++g) {
       std::vector<double> without = full;
       without[g] -= 1;

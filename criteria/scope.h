@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/space/plan.h"
 #include "env/space/space.h"
 

@@ -166,6 +166,7 @@ ordered_json CostTable(const CostModel& cost, const Selection& selection) {
                                          {"params", {Whole(before.params), Whole(after.params)}}};
   }
   table["activation_bytes"] = {Whole(before.activation_bytes), Whole(after.activation_bytes)};
+  if (cost.latency()) table["latency_ms"] = {before.latency_ms, after.latency_ms};  // predicted
   return table;
 }
 

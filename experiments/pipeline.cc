@@ -17,6 +17,7 @@
 #include "experiments/epoch_log.h"
 #include "experiments/progress_line.h"
 #include "experiments/report.h"
+#include "experiments/score_histogram.h"
 #include "experiments/score_json.h"
 #include "experiments/space_json.h"
 #include "experiments/verify_delivery.h"
@@ -36,35 +37,15 @@ Network On(at::Device device, const Network& network) {
   return moved;
 }
 
-/// Counts of scores in 20 equal bins between the least and the largest, kept and removed apart.
-ordered_json ScoreHistogram(const std::vector<std::vector<double>>& scores,
-                            const Selection& selection) {
-  constexpr int64_t kBins = 20;
-  double low = std::numeric_limits<double>::infinity(), high = -low;
-  for (const auto& group : scores)
-    for (const double score : group) low = std::min(low, score), high = std::max(high, score);
-  if (!(high > low)) return nullptr;
-  std::vector<int64_t> kept(kBins), removed(kBins);
-  for (size_t group = 0; group < scores.size(); ++group) {
-    std::vector<bool> stays(scores[group].size());
-    for (const int64_t unit : selection[group]) stays[static_cast<size_t>(unit)] = true;
-    for (size_t unit = 0; unit < scores[group].size(); ++unit) {
-      const auto bin = static_cast<int64_t>((scores[group][unit] - low) / (high - low) * kBins);
-      auto& counts = stays[unit] ? kept : removed;
-      ++counts[static_cast<size_t>(std::min(bin, kBins - 1))];
-    }
-  }
-  return {{"low", low}, {"high", high}, {"kept", kept}, {"removed", removed}};
-}
-
 ordered_json Ordered(const nlohmann::json& json) { return ordered_json::parse(json.dump()); }
 
 }  // namespace
 
-Pipeline::Pipeline(const RunConfig& config)
+Pipeline::Pipeline(const RunConfig& config, const std::filesystem::path& folder)
     : config_(config), device_(ParseDevice(config.run.device)), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
+  latency_file_ = folder / "latency.json";
   UseWeights(source_.network);
   splits_ = Splits::Load(data_, &source_.network);
   if (splits_->test().count() == 0)
@@ -82,6 +63,10 @@ void Pipeline::UseWeights(const Network& network) {
   budget_.reset(), cost_.reset();
   space_ = PrunableSpace(network, ToOptions(config_.space));
   cost_.emplace(*space_);
+  if (latency_)  // it does not depend on weights
+    cost_->UseLatency(latency_->measured.model);
+  else if (config_.wants_latency())
+    latency_ = AddLatency(*space_, config_.latency, device_, *cost_, latency_file_);
   budget_.emplace(*cost_, config_.budget);
 }
 
@@ -109,13 +94,15 @@ SearchContext Pipeline::MakeContext(const std::string& stage, uint64_t trial) {
 void Pipeline::DescribeSpace() {
   if (folder_->Finished("space")) return;
   ordered_json result = SpaceToJson(*space_, *cost_);
+  if (latency_) {
+    latency_->cache.Write(latency_file_);
+    result["latency"] = LatencyToJson(*latency_);
+  }
   result["network"] = source_.network.name;
   result["convention"] = ConventionName(budget_->convention());
   result["bounds"] = ordered_json::array();
   for (const auto& bound : budget_->bounds())
-    result["bounds"].push_back({{"kind", bound.kind == CostKind::kMacs     ? "macs"
-                                         : bound.kind == CostKind::kParams ? "params"
-                                                                           : "activation_bytes"},
+    result["bounds"].push_back({{"kind", CostName(bound.kind)},
                                 {"limit", bound.limit},
                                 {"full", bound.full},
                                 {"least", bound.least}});
@@ -322,6 +309,9 @@ void Pipeline::Measure(const Candidate& candidate, const Network& final_network,
     if (IsOn(config_.refine)) control["refined"] = Measured(controls[i].refined);
     result["controls"].push_back(control);
   }
+  if (latency_)
+    result["latency"] =
+        LatencyChange(*latency_, *cost_, candidate.selection, source_.network, final_network);
   folder_->Finish("test", result);
 }
 
@@ -395,6 +385,7 @@ std::optional<ordered_json> Pipeline::Result(const RunFolder& folder) {
   }
   result["certificate"] = {{"max_rel_error", certificate.at("max_rel_error")},
                            {"passed", certificate.at("passed")}};
+  if (test.contains("latency")) result["latency"] = test["latency"];
   result["report"] = (folder.path() / "report.html").string();
   return result;
 }

@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/data/splits.h"
 #include "env/eval/evaluator.h"
 #include "env/space/space.h"
+#include "experiments/latency_options.h"
 #include "experiments/metric_log.h"
 #include "experiments/model_source.h"
 #include "experiments/run_config.h"
@@ -34,8 +35,9 @@ namespace espalier {
 /// fails.
 class Pipeline {
  public:
-  /// Loads network and data and checks the budget; writes nothing.
-  explicit Pipeline(const RunConfig& config);
+  /// Loads network and data, measures latency where it is asked for, and checks the budget; writes
+  /// nothing there. folder: of the run, which may be there already: its times count again.
+  Pipeline(const RunConfig& config, const std::filesystem::path& folder);
 
   /// Runs what is left to do. Returns the result as `run --json` prints it.
   nlohmann::ordered_json Run(RunFolder& folder);
@@ -79,6 +81,8 @@ class Pipeline {
   Task task_;
   std::optional<Space> space_;
   std::optional<CostModel> cost_;
+  std::filesystem::path latency_file_;   // of the run's folder
+  std::optional<LatencyStudy> latency_;  // once asked for; whatever the weights
   std::optional<Budget> budget_;
 
   RunFolder* folder_ = nullptr;

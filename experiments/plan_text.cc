@@ -4,6 +4,7 @@
 #include <map>
 
 #include "env/base/error.h"
+#include "experiments/budget_options.h"
 #include "experiments/command_line.h"
 #include "experiments/folding.h"
 #include "experiments/space_json.h"
@@ -182,6 +183,11 @@ std::string CostChangeText(const ordered_json& cost, const std::string& conventi
   add("MACs", counted["macs"]);
   add("parameters", counted["params"]);
   add("activation bytes", cost["activation_bytes"]);
+  if (cost.contains("latency_ms")) {
+    const double before = cost["latency_ms"][0], after = cost["latency_ms"][1];
+    table.Add({"latency, predicted", CostText("latency_ms", before), CostText("latency_ms", after),
+               Percent(after / before, 1)});
+  }
   return table.Text();
 }
 

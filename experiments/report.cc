@@ -121,6 +121,7 @@ class Page {
       html += CostCard("macs", "MACs", Str(" (", Html(convention_), " count)"));
       html += CostCard("params", "Parameters", "");
     }
+    if (Stage("test").contains("latency")) html += LatencyCard(Stage("test")["latency"]);
     if (Has("verify")) {
       const auto& proof = Stage("verify");
       const bool passed = proof["passed"];

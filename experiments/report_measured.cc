@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
+#include "experiments/budget_options.h"
 #include "experiments/command_line.h"
 #include "experiments/report_charts.h"
 #include "experiments/score_json.h"
@@ -68,6 +69,20 @@ std::string MeasuredCard(const ordered_json& test) {
              figure("final"), "</div><p>before ", figure("base"), " (",
              ChangeText(test["base"], test["final"]), "); ", figure("cut"),
              " right after the cut</p></div>\n");
+}
+
+std::string LatencyCard(const ordered_json& latency) {
+  const double before = latency["measured"][0], after = latency["measured"][1];
+  const auto ms = [](const ordered_json& amount) { return CostText("latency_ms", amount); };
+  const std::string verdict = latency["verdict"];
+  return Str("<div class=\"card fact\"><h3>Latency</h3><div class=\"big\">", ms(after),
+             "</div><p>of ", ms(before), " measured (", Percent(after / before, 1), "); predicted ",
+             ms(latency["predicted"][1]), " of ", ms(latency["predicted"][0]),
+             ", predictions are off by ", Percent(latency["median_error"], 1), " (median of ",
+             latency["held_out"].get<int64_t>(), " cut networks); batch ",
+             latency["batch"].get<int64_t>(), ", ", latency["threads"].get<int64_t>(), " threads, ",
+             Html(latency["precision"]), "</p>",
+             verdict.empty() ? "" : Str("<p class=\"bad\">", Html(verdict), "</p>"), "</div>\n");
 }
 
 std::string MeasuredSection(const ordered_json& test, bool finetuned,

@@ -17,6 +17,10 @@ struct StrategyCost {
 /// test: the result of the measuring stage.
 std::string MeasuredCard(const nlohmann::ordered_json& test);
 
+/// Time of a forward before and after as a card, and in words when it did not follow the MACs.
+/// latency: of the measuring stage.
+std::string LatencyCard(const nlohmann::ordered_json& latency);
+
 /// The chapter on what was measured, under the metric's name: bars with errors, and the controls
 /// in numbers. costs: of the run's strategy, then of every control.
 std::string MeasuredSection(const nlohmann::ordered_json& test, bool finetuned,

@@ -69,8 +69,8 @@ std::string Resolve(const ConfigDocument& document, RunConfig& config) {
   };
   const auto strategy = document.Section("strategy");
   return dump("model", config.model) + dump("data", config.data) + dump("task", config.task) +
-         dump("budget", config.budget) + dump("space", config.space) +
-         dump("sparsify", config.sparsify) +
+         dump("budget", config.budget) + dump("latency", config.latency) +
+         dump("space", config.space) + dump("sparsify", config.sparsify) +
          Registry<Strategy>::Global().Get("strategy", config.strategy_name).dump(strategy) + "\n" +
          dump("refine", config.refine) + dump("finetune", config.finetune) +
          dump("controls", config.controls) + dump("run", config.run);
@@ -85,13 +85,14 @@ RunConfig LoadRunConfig(const std::filesystem::path& path,
   config.path = path;
   config.finetune.epochs = 0;
   std::vector<std::string> problems;
-  document.CheckSections({"model", "data", "task", "budget", "space", "sparsify", "strategy",
-                          "refine", "finetune", "controls", "run"},
+  document.CheckSections({"model", "data", "task", "budget", "latency", "space", "sparsify",
+                          "strategy", "refine", "finetune", "controls", "run"},
                          problems);
   ReadModelSection(document, config.model, problems);
   ReadSection(document, "data", config.data, problems);
   ReadSection(document, "task", config.task, problems);
   ReadSection(document, "budget", config.budget, problems);
+  ReadSection(document, "latency", config.latency, problems);
   ReadSection(document, "space", config.space, problems);
   ReadSection(document, "sparsify", config.sparsify, problems);
   if (const auto section = document.Section("sparsify");

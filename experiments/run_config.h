@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "env/base/config.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/data/splits.h"
+#include "env/latency/latency.h"
 #include "env/space/space.h"
 #include "env/task/task.h"
 #include "env/train/trainer.h"
@@ -40,6 +41,7 @@ struct RunConfig {
   DataConfig data;
   TaskConfig task;
   BudgetConfig budget;
+  LatencyConfig latency;
   SpaceConfig space;
   SparsifyConfig sparsify;  ///< epochs = 0: none, the default
   RefineConfig refine;
@@ -50,6 +52,7 @@ struct RunConfig {
   std::shared_ptr<const Strategy> strategy;
   std::filesystem::path path;
   std::string resolved_toml;  ///< every key with its value and where it comes from
+  bool wants_latency() const { return budget.latency_ms || latency.report; }
 };
 
 /// Errors: kConfig listing every problem of every table at once.

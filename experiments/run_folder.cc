@@ -9,7 +9,6 @@
 
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -17,6 +16,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/base/machine.h"
 #include "env/graph/checked_json.h"
 #include "experiments/settings.h"
 #include "experiments/version.h"
@@ -30,7 +30,7 @@ const std::set<std::string> kIgnoredKeys = {"run.out", "run.name"};
 void CheckSameConfig(const std::filesystem::path& folder, const std::string& saved_toml,
                      const std::string& resolved_toml) {
   const auto saved = SettingsOf(saved_toml);
-  const auto asked = SettingsOf(resolved_toml);
+  const auto asked = SettingsOf(resolved_toml), own = SettingsOf(resolved_toml, true);
   std::set<std::string> keys;
   for (const auto& [key, value] : saved) keys.insert(key);
   for (const auto& [key, value] : asked) keys.insert(key);
@@ -38,6 +38,8 @@ void CheckSameConfig(const std::filesystem::path& folder, const std::string& sav
   for (const auto& key : keys) {
     if (kIgnoredKeys.contains(key)) continue;
     const auto before = saved.find(key);
+    // A key that came after the folder was made, at its default: what was meant without it.
+    if (before == saved.end() && !own.contains(key)) continue;
     const auto now = asked.find(key);
     const std::string was = before == saved.end() ? "absent" : before->second;
     const std::string is = now == asked.end() ? "absent" : now->second;
@@ -54,13 +56,6 @@ constexpr const char* kCompiler = "clang " __clang_version__;
 #else
 constexpr const char* kCompiler = "g++ " __VERSION__;
 #endif
-
-std::string ProcessorName() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
 
 }  // namespace
 

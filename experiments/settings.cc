@@ -31,7 +31,7 @@ void ReadModelSection(const ConfigDocument& document, ModelConfig& config,
     config.file = document.ResolvePath("model", "file", config.file).string();
 }
 
-std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml) {
+std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml, bool own) {
   std::map<std::string, std::string> settings;
   std::istringstream lines(resolved_toml);
   std::string line, section;
@@ -44,6 +44,7 @@ std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml) 
     if (equals == std::string::npos || line.starts_with("#")) continue;
     std::string value = line.substr(equals + 3);
     const size_t origin = value.rfind("  # ");  // DumpToml ends every line with its origin
+    if (own && value.ends_with("  # default")) continue;
     if (origin != std::string::npos) value.erase(origin);
     settings[section + "." + line.substr(0, equals)] = value;
   }

@@ -37,6 +37,7 @@ void ReadModelSection(const ConfigDocument& document, ModelConfig& config,
                       std::vector<std::string>& problems);
 
 /// "section.key" -> TOML value of a resolved config: what has to agree for a folder to be resumed.
-std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml);
+/// own: only what somebody set, without the defaults.
+std::map<std::string, std::string> SettingsOf(const std::string& resolved_toml, bool own = false);
 
 }  // namespace espalier

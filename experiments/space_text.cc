@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "env/base/error.h"
+#include "experiments/budget_options.h"
 #include "experiments/command_line.h"
 #include "experiments/folding.h"
+#include "experiments/latency_options.h"
 
 namespace espalier {
 namespace {
@@ -16,7 +18,7 @@ constexpr size_t kFewGroups = 24;  // that many fit on a page: every one gets a 
 constexpr size_t kPageWidth = 100;
 constexpr size_t kPinExamples = 4;  // lines under one reason
 
-std::string Quantity(const std::string& noun, int64_t count) {
+std::string Counted(const std::string& noun, int64_t count) {
   return Str(WithCommas(count), ' ', noun, count == 1 ? "" : "s");
 }
 
@@ -100,7 +102,7 @@ std::vector<std::string> PinnedAxes(const ordered_json& pinned, const std::vecto
   for (const size_t i : which) {
     names.push_back(pinned[i]["parameter"]);
     rest.push_back(
-        Str(" axis ", pinned[i]["axis"], ": ", Quantity("coordinate", pinned[i]["count"])));
+        Str(" axis ", pinned[i]["axis"], ": ", Counted("coordinate", pinned[i]["count"])));
   }
   std::vector<std::string> lines;
   for (const auto& row : FoldNames(names, rest, !all)) {
@@ -113,7 +115,7 @@ std::vector<std::string> PinnedAxes(const ordered_json& pinned, const std::vecto
   return lines;
 }
 
-std::string CostText(const ordered_json& cost) {
+std::string ConventionsText(const ordered_json& cost) {
   TextTable table({"convention", "MACs", "", "params", "", "at least"});
   for (const auto& [name, value] : cost.items()) {
     if (!value.is_object()) continue;
@@ -155,7 +157,7 @@ std::string PinsText(const ordered_json& pinned, bool all) {
     }
     text +=
         Wrapped(Str(MergedName(merged), " (", row.size(), row.size() == 1 ? " axis, " : " axes, ",
-                    Quantity("coordinate", coordinates), ")"),
+                    Counted("coordinate", coordinates), ")"),
                 "  ");
     const auto lines = PinnedAxes(pinned, row, all);
     const size_t shown = all ? lines.size() : std::min(lines.size(), kPinExamples);
@@ -170,13 +172,19 @@ std::string SpaceText(const ordered_json& space, bool all) {
   int64_t pinned = 0;
   for (const auto& pin : space["pinned"]) pinned += pin["count"].get<int64_t>();
   std::string text = Str(space["network"].get<std::string>(), ": ",
-                         Quantity("group", static_cast<int64_t>(space["groups"].size())), ", ",
-                         Quantity("unit", space["units"]), " can be removed, ",
-                         Quantity("coordinate", pinned), pinned == 1 ? " is" : " are", " pinned\n");
+                         Counted("group", static_cast<int64_t>(space["groups"].size())), ", ",
+                         Counted("unit", space["units"]), " can be removed, ",
+                         Counted("coordinate", pinned), pinned == 1 ? " is" : " are", " pinned\n");
   if (!space["groups"].empty()) text += '\n' + GroupsText(space["groups"], all);
   if (!space["pinned"].empty())
     text += "\npinned, under what forbids it:\n" + PinsText(space["pinned"], all);
-  return text + "\ncost:\n" + CostText(space["cost"]) + UncountedText(space["uncounted"], all);
+  text += "\ncost:\n" + ConventionsText(space["cost"]) + UncountedText(space["uncounted"], all);
+  if (!space.contains("reach")) return text;
+  if (space.contains("latency")) text += "\nlatency:\n" + LatencyText(space["latency"], all);
+  return text +
+         Str("\nwhat can be reached, MACs as '", space["convention"].get<std::string>(),
+             "' counts them:\n") +
+         ReachText(space["reach"]);
 }
 
 }  // namespace espalier

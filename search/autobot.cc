@@ -115,7 +115,8 @@ class AutobotRun {
   /// Only cost bounds: the faithful threshold may then miss them by its tolerance.
   bool Unconstrained() const {
     const BudgetConfig& budget = env_.budget.config();
-    return budget.round_to <= 1 && budget.min_keep <= 0 && budget.max_keep >= 1;
+    return budget.round_to <= 1 && budget.min_keep <= 0 && budget.max_keep >= 1 &&
+           budget.keep.empty();
   }
 
   double NearBinary() const {

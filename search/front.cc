@@ -61,13 +61,16 @@ BudgetConfig Fraction(const BudgetConfig& own, double fraction) {
   config.macs.reset();
   config.params.reset();
   config.activation_bytes.reset();
+  config.latency_ms.reset();
   const Quantity quantity{fraction, true};
   if (own.macs)
     config.macs = quantity;
   else if (own.params)
     config.params = quantity;
-  else
+  else if (own.activation_bytes)
     config.activation_bytes = quantity;
+  else
+    config.latency_ms = quantity;
   return config;
 }
 
@@ -78,7 +81,7 @@ class FrontSearch {
     const Splits& splits = env_.Data("front");
     if (env_.budget.bounds().empty())
       throw Error(ErrorKind::kConfig, "strategy 'front' needs a budget to make fractions of",
-                  "set [budget] macs, params or activation_bytes");
+                  "set [budget] macs, params, activation_bytes or latency_ms");
     for (const double fraction : config.budgets) {
       if (!(fraction > 0 && fraction <= 1))
         throw Error(ErrorKind::kConfig,

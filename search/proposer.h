@@ -7,7 +7,7 @@
 
 #include "env/base/registry.h"
 #include "env/base/rng.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/space/plan.h"
 
 namespace espalier {

@@ -40,8 +40,11 @@ Schema Describe(SearchLoopConfig& config) {
              RealRange{.low = 0, .high = 1, .open_low = true, .open_high = true});
   schema.Add("race_first", &config.race_first, "samples before the first decision", {.low = 1});
   schema.Add("batch_size", &config.batch_size, "samples in one forward", {.low = 1});
-  schema.Add("workers", &config.workers, "evaluating threads; 0 = as many as there are",
-             {.low = 0});
+  schema.Add("threads", &config.threads,
+             "of each worker inside an operator; 0 = by a short measurement, 1 where workers are set",
+             IntRange{.low = 0});
+  schema.Add("workers", &config.workers,
+             "that evaluate side by side; 0 = by a short measurement, or as many as fit", {.low = 0});
   schema.Add("enqueue", &config.enqueue,
              "keep ratios to try first: \"0.5\" for all groups, or one a group with commas");
   schema.Add("warm_start", &config.warm_start, "trials.jsonl of another search to learn from");
@@ -104,16 +107,16 @@ class SearchLoop {
                       "' compares candidates on validation "
                       "samples, and there are none"),
                   "set [data] validation");
-    const BudgetConfig& bounds = env_.budget.config();
+    const WidthLimits& limits = env_.budget.limits();
     for (size_t g = 0; g < env_.space.groups().size(); ++g) {
-      const auto blocks = static_cast<double>(env_.cost.blocks()[g]);
       const auto units = static_cast<double>(env_.cost.units()[g]);
-      problem_.low.push_back(std::clamp(bounds.min_keep, blocks / units, 1.0));
-      problem_.high.push_back(std::max(bounds.max_keep, problem_.low.back()));
+      problem_.low.push_back(static_cast<double>(limits.least[g]) / units);
+      problem_.high.push_back(static_cast<double>(limits.most[g]) / units);
     }
     scores_ = ScoreUnits(config.criterion, env_, context, name).scores;
     set_.emplace(splits.validation(), env_.task, env_.network(), config.samples);
-    CandidateOptions options{.batch_size = config.batch_size, .workers = config.workers};
+    CandidateOptions options{
+        .batch_size = config.batch_size, .workers = config.workers, .threads = config.threads};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race = {.on = config.race, .first = config.race_first, .error = config.race_error};
     if (config.recalibrate_batches > 0)

@@ -21,7 +21,8 @@ struct SearchLoopConfig {
   double race_error = 0.05;           ///< RaceOptions::error
   int64_t race_first = 500;           ///< RaceOptions::first
   int64_t batch_size = 250;
-  int64_t workers = 0;                 ///< 0 = as many as threads
+  int64_t workers = 0;                 ///< side by side; 0 = by a short measurement
+  int64_t threads = 0;                 ///< of each, inside an operator; 0 = likewise
   std::vector<std::string> enqueue{};  ///< "0.5,0.8,..." keep ratios per group, evaluated first
   std::string warm_start{};  ///< trials.jsonl of another search; its best points come first
   int64_t warm_points = 8;   ///< how many

@@ -13,7 +13,7 @@
 #include "env/base/registry.h"
 #include "env/base/rng.h"
 #include "env/base/tensor.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/data/splits.h"
 #include "env/eval/evaluator.h"
 #include "env/space/plan.h"

@@ -21,6 +21,8 @@ ThresholdTrial Try(const Space& space, const CostModel& cost, const Budget& budg
     if (reached / bound.limit <= worst) continue;
     worst = reached / bound.limit;
     trial.excess = reached - bound.limit;
+    if (bound.kind == CostKind::kLatency)  // milliseconds are few: as the same share of the MACs
+      trial.excess *= cost.Full(budget.convention()).macs / bound.full;
   }
   return trial;
 }

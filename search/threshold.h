@@ -3,14 +3,15 @@
 #include <cstdint>
 #include <vector>
 
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/space/plan.h"
 #include "env/space/space.h"
 
 namespace espalier {
 
 struct ThresholdOptions {
-  double tolerance = 50000;  ///< stop when the bound is missed by no more (in its own unit)
+  double tolerance = 50000;  ///< stop when the bound is missed by no more (in its own unit;
+                             ///< latency: in as large a share of the uncut network's MACs)
   int64_t evaluations = 50;  ///< at most
 };
 

@@ -28,7 +28,8 @@ json ToJson(const Trial& trial) {
           {"dropped", trial.dropped},
           {"macs", trial.cost.macs},
           {"params", trial.cost.params},
-          {"activation_bytes", trial.cost.activation_bytes}};
+          {"activation_bytes", trial.cost.activation_bytes},
+          {"latency_ms", trial.cost.latency_ms}};
 }
 
 Trial TrialFromJson(const json& line) {
@@ -48,7 +49,8 @@ Trial TrialFromJson(const json& line) {
   trial.dropped = line.at("dropped");
   trial.cost = {.macs = line.at("macs"),
                 .params = line.at("params"),
-                .activation_bytes = line.at("activation_bytes")};
+                .activation_bytes = line.at("activation_bytes"),
+                .latency_ms = line.value("latency_ms", 0.0)};
   return trial;
 }
 

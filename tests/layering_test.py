@@ -13,7 +13,7 @@ from pathlib import Path
 BASE = ["env/base"]
 GRAPH = BASE + ["env/graph"]
 SPACE = GRAPH + ["env/space"]
-ENV = ["env/" + part for part in "base graph models space cost data task train eval".split()]
+ENV = ["env/" + part for part in "base graph models space cost data task train eval latency".split()]
 ALLOWED = {
     "env/base": [],
     "env/graph": BASE,
@@ -25,6 +25,7 @@ ALLOWED = {
     # A mask and a cut are described by a plan; training must not know how plans are found.
     "env/train": GRAPH + ["env/data", "env/task", "env/space/plan.h"],
     "env/eval": GRAPH + ["env/data", "env/task", "env/train", "env/space/plan.h"],
+    "env/latency": SPACE + ["env/cost", "env/eval"],
     "criteria": ENV,
     "controllers": ENV + ["criteria"],
     "agents": ENV + ["criteria"],

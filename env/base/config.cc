@@ -86,7 +86,10 @@ class Reader {
       return "";
     }
     try {
-      *target = ParseQuantity(node_.as_string()->get());
+      const std::string& text = node_.as_string()->get();
+      if (text.ends_with("ms") && !field_.name.ends_with("_ms"))
+        return Str("'", text, "' is a time, and this is none");
+      *target = ParseQuantity(text);
       return "";
     } catch (const Error& error) {
       return Str(error.message(), ": ", error.hint());

@@ -85,6 +85,10 @@ Quantity ParseQuantity(const std::string& text) {
   const char* const end = text.data() + text.size();
   auto [rest, problem] = std::from_chars(text.data(), end, value);
   bool is_amount = false;
+  if (problem == std::errc() && std::string_view(rest, end) == "ms") {
+    is_amount = true;
+    rest = end;
+  }
   if (problem == std::errc() && rest + 1 == end) {
     for (const Suffix& suffix : kSuffixes) {
       if (*rest != suffix.letter && !(*rest == 'K' && suffix.letter == 'k')) continue;

@@ -1,29 +1,60 @@
+#include "env/cost/budget.h"
+
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <numeric>
 
 #include "env/base/error.h"
-#include "env/cost/cost.h"
+#include "env/base/pattern.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kBisections = 60;
 
-const char* KindName(CostKind kind) {
-  switch (kind) {
-    case CostKind::kMacs:
-      return "macs";
-    case CostKind::kParams:
-      return "params";
-    case CostKind::kActivationBytes:
-      return "activation_bytes";
-  }
-  return "?";
-}
-
 std::vector<double> AsReal(const std::vector<int64_t>& counts) {
   return {counts.begin(), counts.end()};
+}
+
+std::string Trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  return first == std::string::npos ? ""
+                                    : text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+/// One entry of `keep`.
+struct KeepRule {
+  std::string pattern;
+  double low = 0, high = 1;
+};
+
+KeepRule ParseKeep(const std::string& entry) {
+  const auto fail = [&]() -> KeepRule {
+    throw Error(ErrorKind::kConfig, Str("budget.keep: '", entry, "' is no range of keep ratios"),
+                "\"PATTERN: LOW..HIGH\" with 0 <= LOW <= HIGH <= 1 and HIGH > 0, such as "
+                "\"layer3.*: 0.25..0.9\"; either end may be left out");
+  };
+  const size_t colon = entry.rfind(':'), dots = entry.find("..", colon);
+  if (colon == std::string::npos || dots == std::string::npos) return fail();
+  KeepRule rule{.pattern = Trimmed(entry.substr(0, colon))};
+  const auto read = [&](const std::string& text, double& ratio) {
+    if (text.empty()) return true;
+    const char* const end = text.data() + text.size();
+    const auto [rest, problem] = std::from_chars(text.data(), end, ratio);
+    return problem == std::errc() && rest == end && ratio >= 0 && ratio <= 1;
+  };
+  if (!read(Trimmed(entry.substr(colon + 1, dots - colon - 1)), rule.low) ||
+      !read(Trimmed(entry.substr(dots + 2)), rule.high) || rule.low > rule.high || rule.high == 0 ||
+      rule.pattern.empty())
+    return fail();
+  return rule;
+}
+
+/// An amount of a cost as a person writes it.
+std::string AmountText(CostKind kind, double amount) {
+  if (kind != CostKind::kLatency) return Str(std::llround(amount));
+  return Str(std::round(amount * 1e4) / 1e4, " ms");
 }
 
 }  // namespace
@@ -36,19 +67,39 @@ Schema Describe(BudgetConfig& config) {
       .Add("params", &config.params, "bound on parameters, fraction or amount")
       .Add("activation_bytes", &config.activation_bytes,
            "bound on the bytes of all activations at batch 1, fraction or amount")
+      .Add("latency_ms", &config.latency_ms,
+           "bound on the time of a forward as [latency] measures it, fraction or milliseconds "
+           "(\"0.8ms\")")
       .Add("convention", &config.convention, "what is counted as a MAC",
            {"canonical", "thop", "autobot"})
       .Add("round_to", &config.round_to, "kept counts are multiples of this, or the full width",
            IntRange{1, 1024})
       .Add("min_keep", &config.min_keep, "least keep ratio per group", RealRange{0, 1})
       .Add("max_keep", &config.max_keep, "largest keep ratio per group; 1 = no bound",
-           RealRange{0, 1, true, false});
+           RealRange{0, 1, true, false})
+      .Add("keep", &config.keep,
+           "\"PATTERN: LOW..HIGH\" keep ratios of the groups whose name matches, in place of "
+           "min_keep and max_keep; the last match counts");
   return schema;
 }
 
-Budget::Budget(const CostModel& cost, const BudgetConfig& config)
-    : cost_(cost), config_(config), convention_(ParseConvention(config.convention)) {
+WidthLimits LimitsOf(const CostModel& cost, const BudgetConfig& config) {
+  std::vector<KeepRule> rules;
+  for (const std::string& entry : config.keep) {
+    rules.push_back(ParseKeep(entry));
+    const auto& names = cost.group_names();
+    if (std::none_of(names.begin(), names.end(), [&](const std::string& name) {
+          return MatchesPattern(name, rules.back().pattern);
+        }))
+      throw Error(ErrorKind::kConfig,
+                  Str("budget.keep: '", rules.back().pattern, "' matches no group"),
+                  SuggestName(rules.back().pattern, names));
+  }
+  WidthLimits limits;
   for (size_t g = 0; g < cost.units().size(); ++g) {
+    double low = config.min_keep, high = config.max_keep;
+    for (const KeepRule& rule : rules)
+      if (MatchesPattern(cost.group_names()[g], rule.pattern)) low = rule.low, high = rule.high;
     const int64_t units = cost.units()[g], blocks = cost.blocks()[g];
     // Equal counts per block and a multiple of round_to: step is their least common multiple.
     const int64_t step = std::min(units, std::lcm(blocks, config.round_to));
@@ -57,30 +108,59 @@ Budget::Budget(const CostModel& cost, const BudgetConfig& config)
           static_cast<int64_t>(std::ceil(ratio * static_cast<double>(units) - 1e-9));
       return std::min(units, (std::max<int64_t>(wanted, 1) + step - 1) / step * step);
     };
-    step_.push_back(step);
-    least_.push_back(rounded_up(config.min_keep));
-    most_.push_back(config.max_keep >= 1 ? units
-                                         : std::max(least_.back(), rounded_up(config.max_keep)));
+    limits.step.push_back(step);
+    limits.least.push_back(rounded_up(low));
+    limits.most.push_back(high >= 1 ? units : std::max(limits.least.back(), rounded_up(high)));
   }
-  const std::vector<double> least = AsReal(least_), full = AsReal(cost.units());
-  const auto add = [&](CostKind kind, const std::optional<Quantity>& quantity) {
-    if (!quantity) return;
-    Bound bound{kind, 0, cost.Evaluate(kind, convention_, full),
-                cost.Evaluate(kind, convention_, least)};
-    bound.limit = quantity->is_fraction ? quantity->value * bound.full : quantity->value;
-    if (bound.limit < bound.least)
-      throw Error(
-          ErrorKind::kBudget,
-          Str("budget.", KindName(kind), " = ", ToString(*quantity), " (",
-              std::llround(bound.limit), ") cannot be met: the least reachable is ",
-              std::llround(bound.least), ", ", bound.least / bound.full, " of the uncut network's ",
-              std::llround(bound.full)),
-          "raise the bound, lower budget.min_keep or budget.round_to, or exclude fewer layers");
-    bounds_.push_back(bound);
+  return limits;
+}
+
+std::vector<Reach> ReachOf(const CostModel& cost, const BudgetConfig& config) {
+  const WidthLimits limits = LimitsOf(cost, config);
+  const std::vector<double> least = AsReal(limits.least), most = AsReal(limits.most),
+                            full = AsReal(cost.units());
+  const Convention convention = ParseConvention(config.convention);
+  std::vector<Reach> reach;
+  const auto add = [&](CostKind kind, const std::optional<Quantity>& asked) {
+    if (!cost.Counts(kind)) {
+      if (asked)
+        throw Error(ErrorKind::kConfig,
+                    "budget.latency_ms: the latency of this network was not measured",
+                    "espalier run, prune and inspect measure it");
+      return;
+    }
+    Reach row{kind, cost.Evaluate(kind, convention, least), cost.Evaluate(kind, convention, most),
+              cost.Evaluate(kind, convention, full), asked};
+    if (asked) row.limit = asked->is_fraction ? asked->value * row.full : asked->value;
+    reach.push_back(row);
   };
   add(CostKind::kMacs, config.macs);
   add(CostKind::kParams, config.params);
   add(CostKind::kActivationBytes, config.activation_bytes);
+  add(CostKind::kLatency, config.latency_ms);
+  return reach;
+}
+
+Budget::Budget(const CostModel& cost, const BudgetConfig& config)
+    : cost_(cost),
+      config_(config),
+      convention_(ParseConvention(config.convention)),
+      limits_(LimitsOf(cost, config)) {
+  std::string problems;
+  for (const Reach& row : ReachOf(cost, config)) {
+    if (!row.asked) continue;
+    if (!row.met())
+      problems +=
+          Str(problems.empty() ? "" : "\n", "budget.", CostName(row.kind), " = ",
+              ToString(*row.asked), " (", AmountText(row.kind, row.limit),
+              ") cannot be met: the least reachable is ", AmountText(row.kind, row.least), ", ",
+              row.least / row.full, " of the uncut network's ", AmountText(row.kind, row.full));
+    bounds_.push_back({row.kind, row.limit, row.full, row.least});
+  }
+  if (!problems.empty())
+    throw Error(ErrorKind::kBudget, problems,
+                "raise the bound, lower budget.min_keep, budget.keep or budget.round_to, or "
+                "exclude fewer layers");
 }
 
 bool Budget::Feasible(const std::vector<int64_t>& kept) const {
@@ -95,12 +175,32 @@ std::vector<int64_t> Budget::Round(const Decision& decision, double scale) const
   for (size_t g = 0; g < decision.size(); ++g) {
     const int64_t units = cost_.units()[g];
     const double wanted = std::min(1.0, decision[g] * scale) * static_cast<double>(units);
-    int64_t count = std::llround(wanted / static_cast<double>(step_[g])) * step_[g];
+    int64_t count = std::llround(wanted / static_cast<double>(limits_.step[g])) * limits_.step[g];
     if (wanted >= static_cast<double>(units) - 1e-9)
       count = units;  // full width need not be a multiple
-    kept[g] = std::clamp(count, least_[g], most_[g]);
+    kept[g] = std::clamp(count, limits_.least[g], limits_.most[g]);
   }
   return kept;
+}
+
+/// Gives a group more units if every bound still holds then.
+bool Budget::Widen(std::vector<int64_t>& kept, size_t group) const {
+  const int64_t before = kept[group], step = limits_.step[group], most = limits_.most[group];
+  std::vector<int64_t> counts = {before + step};
+  const bool stairs = std::any_of(bounds_.begin(), bounds_.end(), [](const Bound& bound) {
+    return bound.kind == CostKind::kLatency;
+  });
+  if (stairs)
+    for (const int64_t stair : {8, 16}) {
+      const int64_t leap = std::lcm(step, stair);
+      counts.push_back((before / leap + 1) * leap);
+    }
+  for (const int64_t count : counts) {
+    kept[group] = std::min(most, count);
+    if (kept[group] > before && Feasible(kept)) return true;
+  }
+  kept[group] = before;
+  return false;
 }
 
 std::vector<int64_t> Budget::Project(const Decision& decision) const {
@@ -133,14 +233,7 @@ std::vector<int64_t> Budget::Project(const Decision& decision) const {
          g});
   std::sort(open.begin(), open.end());
   while (!open.empty())
-    std::erase_if(open, [&](const auto& entry) {
-      const size_t g = entry.second;
-      const int64_t before = kept[g];
-      kept[g] = std::min(most_[g], before + step_[g]);
-      if (kept[g] > before && Feasible(kept)) return false;
-      kept[g] = before;
-      return true;
-    });
+    std::erase_if(open, [&](const auto& entry) { return !Widen(kept, entry.second); });
   return kept;
 }
 

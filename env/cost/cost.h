@@ -1,14 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "env/base/config.h"
 #include "env/base/tensor.h"
-#include "env/space/plan.h"
+#include "env/cost/latency_model.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -22,18 +21,23 @@ enum class Convention {
 const char* ConventionName(Convention convention);
 Convention ParseConvention(const std::string& name);  ///< kConfig with choices
 
-enum class CostKind { kMacs, kParams, kActivationBytes };
+enum class CostKind { kMacs, kParams, kActivationBytes, kLatency };
+const char* CostName(CostKind kind);  ///< "macs", "params", "activation_bytes", "latency_ms"
 
 struct Cost {
   double macs = 0;
   double params = 0;
   double activation_bytes = 0;  ///< sum over op outputs, float32, batch 1
+  double latency_ms = 0;        ///< 0 without a latency model
 };
 
 /// Exact polynomials in the kept counts of the Groups: exact for integers, differentiable for soft
 /// counts. Built once from a Space; evaluating costs microseconds.
 ///
 /// Units    MACs (not FLOPs), parameters, bytes; batch 1.
+///
+/// Latency is no polynomial: it comes from a measured LatencyModel, where one was given, and its
+/// derivative is LatencyModel::Slope. Conventions do not matter to it.
 class CostModel {
  public:
   explicit CostModel(const Space& space);
@@ -55,6 +59,11 @@ class CostModel {
   std::vector<OpCost> PerOp(Convention convention, std::span<const double> kept) const;
   /// Ops with labelled or large outputs that no convention counts, listed, never silently zero.
   const std::vector<std::string>& uncounted() const { return uncounted_; }
+  /// Makes latency one of the costs. Errors: internal when it is of another space.
+  void UseLatency(std::shared_ptr<const LatencyModel> latency);
+  const LatencyModel* latency() const { return latency_.get(); }  ///< null = not measured
+  bool Counts(CostKind kind) const { return kind != CostKind::kLatency || latency_ != nullptr; }
+
   const std::vector<int64_t>& units() const { return units_; }  ///< [groups]
   const std::vector<int64_t>& blocks() const { return blocks_; }
   const std::vector<std::string>& group_names() const { return names_; }
@@ -77,49 +86,7 @@ class CostModel {
   std::vector<std::string> names_;
   std::vector<std::string> uncounted_;
   std::vector<std::pair<std::string, std::string>> op_names_;
-};
-
-struct BudgetConfig {
-  std::optional<Quantity> macs, params, activation_bytes;
-  std::string convention = "canonical";
-  int64_t round_to = 1;   ///< kept counts are multiples of this (or the full width)
-  double min_keep = 0.0;  ///< least keep ratio per group; at least one unit (one round_to) stays
-  double max_keep = 1.0;  ///< largest keep ratio per group; 1 = no bound
-};
-Schema Describe(BudgetConfig& config);
-
-/// One bound in absolute numbers.
-struct Bound {
-  CostKind kind;
-  double limit;
-  double full;
-  double least;  ///< smallest reachable value
-};
-
-/// Nearest feasible Decision: projection under several bounds at once.
-class Budget {
- public:
-  /// Errors: kBudget when a bound is below the least reachable value (says which, and the least).
-  Budget(const CostModel& cost, const BudgetConfig& config);
-
-  const std::vector<Bound>& bounds() const { return bounds_; }
-  Convention convention() const { return convention_; }
-  const BudgetConfig& config() const { return config_; }
-  bool Feasible(const std::vector<int64_t>& kept) const;
-  /// Scales all ratios by one factor (bisection), rounds, then repairs greedily by single steps so
-  /// that every bound holds and the tightest is missed by as little as possible.
-  /// decision: [groups] in (0, 1] -> kept counts. Under 100 us for 100 groups.
-  std::vector<int64_t> Project(const Decision& decision) const;
-  /// Nearest counts that round_to, min_keep and max_keep allow, whatever they cost.
-  std::vector<int64_t> Nearest(const Decision& decision) const { return Round(decision, 1); }
-
- private:
-  std::vector<int64_t> Round(const Decision& decision, double scale) const;
-  const CostModel& cost_;
-  const BudgetConfig config_;
-  Convention convention_;
-  std::vector<Bound> bounds_;
-  std::vector<int64_t> step_, least_, most_;  // [groups]
+  std::shared_ptr<const LatencyModel> latency_;
 };
 
 }  // namespace espalier

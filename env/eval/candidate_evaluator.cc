@@ -2,13 +2,10 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <tbb/global_control.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-#include <tbb/task_scheduler_observer.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -85,27 +82,11 @@ void Arrange(std::span<Pointer> part, size_t op) {
   }
 }
 
-/// Gives every worker its number of threads inside an operator, and back what it had.
-class ThreadCounts final : public tbb::task_scheduler_observer {
- public:
-  ThreadCounts(tbb::task_arena& arena, int threads)
-      : tbb::task_scheduler_observer(arena), threads_(threads) {
-    observe(true);
-  }
-  ~ThreadCounts() override { observe(false); }
-  void on_scheduler_entry(bool) override {
-    Before() = at::get_num_threads();
-    at::set_num_threads(threads_);
-  }
-  void on_scheduler_exit(bool) override { at::set_num_threads(Before()); }
-
- private:
-  static int& Before() {
-    thread_local int before = 1;
-    return before;
-  }
-  const int threads_;
-};
+/// Whether all outputs are the same to the last bit.
+bool SameOutputs(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Tensor& x, const Tensor& y) { return at::equal(x, y); });
+}
 
 }  // namespace
 
@@ -116,7 +97,7 @@ CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& 
       options_(options),
       network_(space, options.dtype),
       totals_(std::make_unique<Totals>()) {
-  ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads > 0,
+  ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads >= 0,
                  "batch size ", options.batch_size, ", ", options.workers, " workers of ",
                  options.threads, " threads");
   options_.batch_size = FittingBatch(space.network(), options.batch_size);
@@ -222,27 +203,54 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
   return scores;
 }
 
+/// As the options say; else measured on a few samples of the uncut network, once there is so much
+/// to do that it pays. A setting whose outputs differ in any bit from those of one thread is not
+/// taken: what candidates get must not depend on what was fastest.
+WorkerSetting CandidateEvaluator::SettingFor(int64_t samples) {
+  constexpr int64_t kTrialSamples = 64, kWorthIt = 50;
+  const int64_t cores = at::get_num_threads();
+  if (options_.workers > 0) return {options_.workers, std::max<int64_t>(options_.threads, 1)};
+  if (options_.threads > 0)
+    return {std::max<int64_t>(cores / options_.threads, 1), options_.threads};
+  if (setting_) return *setting_;
+  const int64_t count = std::min({options_.batch_size, kTrialSamples, set_.samples()});
+  if (cores == 1 || samples < kWorthIt * count) return {cores, 1};
+  const auto bound = network_.Bind(KeepAll(space_));
+  std::vector<Tensor> inputs;
+  for (const Tensor& input : set_.Inputs(0, count))
+    inputs.push_back(PrepareInput(input, options_.dtype));
+  std::vector<Tensor> plain;  // outputs of one thread
+  setting_ = FastestOf(WorkerSettings(cores), [&](const WorkerSetting& setting) {
+    std::vector<std::vector<Tensor>> outputs(static_cast<size_t>(setting.workers));
+    const auto run = [&] {
+      RunOnWorkers(setting, outputs.size(), [&](size_t i) {
+        const at::NoGradGuard no_grad;
+        outputs[i] = network_.executor().Run(bound.binding, inputs);
+      });
+    };
+    try {
+      run();
+      if (plain.empty()) plain = outputs.front();
+      for (const auto& made : outputs)
+        if (!SameOutputs(made, plain)) return std::optional<double>();
+      const auto start = std::chrono::steady_clock::now();
+      run();
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+      return std::optional(taken.count() / static_cast<double>(setting.workers));
+    } catch (const std::exception&) {  // out of memory, say: what is wrong with a candidate is
+      return std::optional<double>();  // told where it is evaluated
+    }
+  });
+  return *setting_;
+}
+
 void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last) {
   std::vector<Candidate*> order;
   for (Candidate* candidate : active)
     if (candidate->seen < last) order.push_back(candidate);
-  const auto workers =
-      static_cast<int>(options_.workers > 0 ? options_.workers : at::get_num_threads());
-  const tbb::global_control allowed(tbb::global_control::max_allowed_parallelism,
-                                    static_cast<size_t>(workers));
-  tbb::task_arena arena(workers);
-  const ThreadCounts counts(arena, static_cast<int>(options_.threads));
-  const auto in_parallel = [&](size_t tasks, const auto& body) {
-    arena.execute([&] {
-      tbb::parallel_for(
-          tbb::blocked_range<size_t>(0, tasks, 1),
-          [&](const auto& range) {
-            for (size_t i = range.begin(); i < range.end(); ++i) body(i);
-          },
-          tbb::simple_partitioner());
-    });
-  };
-  in_parallel(order.size(), [&](size_t i) { Ready(*order[i]); });
+  const WorkerSetting setting = SettingFor(static_cast<int64_t>(order.size()) * (last - first));
+  totals_->counters.setting = setting;
+  RunOnWorkers(setting, order.size(), [&](size_t i) { Ready(*order[i]); });
   if (options_.share_prefixes && !options_.prepare) Arrange(std::span(order), 0);
 
   struct Task {
@@ -251,14 +259,14 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
   };
   const int64_t batches = (last - first + options_.batch_size - 1) / options_.batch_size;
   const auto shards = static_cast<size_t>(
-      std::clamp<int64_t>((2 * workers + batches - 1) / std::max<int64_t>(batches, 1), 1,
+      std::clamp<int64_t>((2 * setting.workers + batches - 1) / std::max<int64_t>(batches, 1), 1,
                           std::max<int64_t>(static_cast<int64_t>(order.size()) / 4, 1)));
   std::vector<Task> tasks;
   for (int64_t at = first; at < last; at += options_.batch_size)
     for (size_t s = 0; s < shards; ++s)
       tasks.push_back({at, std::min(options_.batch_size, last - at), order.size() * s / shards,
                        order.size() * (s + 1) / shards});
-  in_parallel(tasks.size(), [&](size_t i) {
+  RunOnWorkers(setting, tasks.size(), [&](size_t i) {
     const Task& task = tasks[i];
     std::vector<Candidate*> part(order.begin() + static_cast<int64_t>(task.begin),
                                  order.begin() + static_cast<int64_t>(task.end));

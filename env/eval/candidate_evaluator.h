@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -10,6 +11,7 @@
 
 #include "env/eval/candidate_network.h"
 #include "env/eval/race.h"
+#include "env/eval/worker_pool.h"
 #include "env/space/plan.h"
 
 namespace espalier {
@@ -28,8 +30,9 @@ class ComparisonSet {
 
 struct CandidateOptions {
   int64_t batch_size = 250;  ///< at most: fewer where their values would take more than 1 GiB
-  int64_t workers = 0;       ///< threads that evaluate side by side; 0 = as many as ATen would use
-  int64_t threads = 1;       ///< of each worker inside an operator
+  /// Workers that evaluate side by side, and threads of each inside an operator. Both 0: what a
+  /// short measurement finds fastest. One of them 0: threads are 1, workers as many as fit.
+  int64_t workers = 0, threads = 0;
   at::ScalarType dtype = at::kFloat;
   bool share_prefixes = true;
   RaceOptions race{};
@@ -57,7 +60,9 @@ struct CandidateScore {
 ///
 /// Errors   a candidate whose outputs are not finite, or that an operator refuses, is a failed
 ///          candidate with its cause; kResource when a batch of one sample does not fit in memory.
-/// Random   none: the same call gives the same values, for any number of workers.
+/// Random   none: the same call gives the same values, for any number of workers and, as far as
+///          operators add up in the same order for any number of threads, for these; settings that
+///          are measured are only taken when outputs are equal to the last bit.
 /// Memory   weights of the kept candidates up to 1 GiB, else they are cut again for every batch;
 /// for
 ///          every worker the values of one batch and of the points where candidates part.
@@ -79,12 +84,14 @@ class CandidateEvaluator {
     int64_t evaluated = 0, remembered = 0, failed = 0;
     int64_t samples = 0;  ///< forwards, in samples; those of shared prefixes count as whole ones
     double shared = 0;    ///< fraction of all ops that were not run because a prefix was shared
+    WorkerSetting setting{};  ///< of the last call
   };
   Counters counters() const;
 
  private:
   struct Candidate;
   struct Totals;
+  WorkerSetting SettingFor(int64_t samples);
   void RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last);
   void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count);
   std::shared_ptr<const CandidateNetwork::Bound> BoundOf(Candidate& candidate);
@@ -98,6 +105,7 @@ class CandidateEvaluator {
   std::unordered_map<std::string, std::vector<float>> known_;  // by selection: values so far
   std::unordered_map<std::string, std::string> failures_;
   std::unique_ptr<Totals> totals_;
+  std::optional<WorkerSetting> setting_;  // once measured
 };
 
 }  // namespace espalier

@@ -5,23 +5,13 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <regex>
 #include <unordered_map>
 
 #include "env/base/error.h"
+#include "env/base/pattern.h"
 
 namespace espalier {
 namespace {
-
-/// `*` stands for any text; everything else is literal.
-bool MatchesPattern(const std::string& text, const std::string& pattern) {
-  std::string expression;
-  for (const char c : pattern)
-    expression += c == '*'                                                  ? ".*"
-                  : std::isalnum(static_cast<unsigned char>(c)) || c == '_' ? std::string(1, c)
-                                                                            : std::string("\\") + c;
-  return std::regex_match(text, std::regex(expression));
-}
 
 /// "layer1.0.conv1.weight" -> "layer1.0.conv1".
 std::string ModuleOf(const std::string& parameter) {

@@ -24,7 +24,7 @@
 #include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/evaluator.h"
 #include "env/eval/task_samples.h"

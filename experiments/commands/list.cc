@@ -4,7 +4,7 @@
 #include "criteria/regularisers/regulariser.h"
 #include "env/base/error.h"
 #include "env/base/registry.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/data/splits.h"
 #include "env/models/models.h"
 #include "env/train/trainer.h"

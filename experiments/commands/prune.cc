@@ -1,14 +1,18 @@
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
 #include "env/base/registry.h"
+#include "experiments/budget_options.h"
 #include "experiments/commands/commands.h"
 #include "experiments/data_options.h"
 #include "experiments/delivery.h"
+#include "experiments/folding.h"
+#include "experiments/latency_options.h"
 #include "experiments/plan_text.h"
 #include "search/ranking.h"
 #include "search/strategy.h"
@@ -34,28 +38,11 @@ class Stopwatch {
 };
 
 BudgetConfig ReadBudget(const Arguments& arguments) {
-  BudgetConfig budget;
-  const auto quantity = [&](const std::string& option) -> std::optional<Quantity> {
-    if (!arguments.Has(option)) return std::nullopt;
-    try {
-      return ParseQuantity(arguments.Text(option));
-    } catch (const Error& error) {
-      throw Error(ErrorKind::kUsage, Str("--", option, ": ", error.message()), error.hint());
-    }
-  };
-  budget.macs = quantity("macs");
-  budget.params = quantity("params");
-  budget.activation_bytes = quantity("activation-bytes");
-  if (!budget.macs && !budget.params && !budget.activation_bytes)
+  const BudgetConfig budget = ReadBudgetOptions(arguments);
+  if (!HasBounds(budget))
     throw Error(ErrorKind::kUsage, "espalier prune: no budget is given",
-                "give --macs 0.5, --params 1.2M or --activation-bytes 0.5; several hold at once");
-  budget.convention = arguments.Text("convention");
-  budget.round_to = arguments.Integer("round-to");
-  budget.min_keep = arguments.Real("min-keep");
-  if (budget.round_to < 1) throw Error(ErrorKind::kUsage, "--round-to must be at least 1");
-  if (!(budget.min_keep >= 0 && budget.min_keep <= 1))
-    throw Error(ErrorKind::kUsage, "--min-keep must be in [0, 1]");
-  ParseConvention(budget.convention);
+                "give --macs 0.5, --params 1.2M, --activation-bytes 0.5 or --latency-ms 0.5; "
+                "several hold at once");
   return budget;
 }
 
@@ -83,6 +70,14 @@ std::string ResultText(const Arguments& arguments, const ordered_json& json) {
                    : Str(", ranked ", arguments.Text("scope"), ":\n"),
                PlanEffectsText(json, arguments.Has("all")), "\n");
   text += CostChangeText(json["cost"], arguments.Text("convention"));
+  if (json.contains("latency")) {
+    const auto& cost = json["cost"];
+    const auto& macs = cost["canonical"]["macs"];
+    const auto& ms = cost["latency_ms"];
+    text += LatencyText(json["latency"], arguments.Has("all"));
+    const std::string verdict = LatencyVerdict(macs[0], macs[1], ms[0], ms[1]);
+    if (!verdict.empty()) text += Wrapped(verdict, "");
+  }
   if (arguments.Has("dry-run")) return text + "nothing was written (--dry-run)\n";
   return text + DeliveredText(json);
 }
@@ -102,7 +97,13 @@ int RunPrune(const Arguments& arguments) {
   const SpaceOptions options = ReadSpaceOptions(arguments);
   const Space space = PrunableSpace(source.network, options);
   watch.Lap("trace");
-  const CostModel cost(space);
+  CostModel cost(space);
+  std::optional<LatencyStudy> latency;
+  if (budget_config.latency_ms) {
+    latency = AddLatency(space, ReadLatencyOptions(arguments),
+                         ParseDevice(arguments.Text("device")), cost);
+    watch.Lap("latency");
+  }
   const Budget budget(cost, budget_config);
   watch.Lap("groups");
   const Environment environment{.space = space, .cost = cost, .budget = budget};
@@ -113,6 +114,7 @@ int RunPrune(const Arguments& arguments) {
   ordered_json json = {{"model", arguments.positional()[0]}};
   json.update(PlanEffects(space, plan));
   json["cost"] = CostTable(cost, found.selection);
+  if (latency) json["latency"] = LatencyToJson(*latency);
   if (!dry) {
     plan.source_sha256 = space.network().WeightsHash();
     DeliverCut(out, {source, options, seed, space, found.selection, plan}, json,
@@ -127,17 +129,13 @@ int RunPrune(const Arguments& arguments) {
 }
 
 void AddOptions(OptionList& add) {
-  add.Text("macs", "BOUND", "", "0.5 is a fraction of the uncut network, 55.84M an amount");
-  add.Text("params", "BOUND", "", "bound on parameters");
-  add.Text("activation-bytes", "BOUND", "", "bound on the bytes of all activations, batch 1");
+  AddBudgetOptions(add);
+  AddLatencyOptions(add);
   add.Text("criterion", "NAME", "l1_norm",
            "what units stay; see espalier list criteria; options as NAME(key=value, ...)");
   add.Text("scope", "NAME", "local",
            "what is ranked together: local, global, global_per_cost, isomorphic, entropy_softmax");
   add.Text("normaliser", "NAME", "none", "of each group's scores: mean, max, lamp, ...");
-  add.Text("convention", "NAME", "canonical", "how MACs are counted: canonical, thop, autobot");
-  add.Integer("round-to", "N", 1, "kept counts are multiples of this");
-  add.Real("min-keep", "RATIO", 0, "least keep ratio of a group");
   add.Text("out", "DIR", "", "folder for model.pt2, weights, plan and certificate");
   add.Flag("dry-run", "say what goes, what follows and what cannot go; write nothing");
   add.Flag("all", "with --dry-run: a line for every group and tensor, and which units go");

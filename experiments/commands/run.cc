@@ -3,6 +3,7 @@
 
 #include "env/base/log.h"
 #include "experiments/commands/commands.h"
+#include "experiments/folding.h"
 #include "experiments/pipeline.h"
 #include "experiments/score_json.h"
 
@@ -25,9 +26,15 @@ std::string ResultText(const ordered_json& result) {
   add("final", result["final"]);
   for (const auto& control : result["controls"])
     add("control " + control["strategy"].get<std::string>(), control);
+  std::string latency;
+  if (result.contains("latency")) {
+    const std::string verdict = result["latency"]["verdict"];
+    latency = Str("latency  ", LatencyChangeText(result["latency"]), "\n",
+                  verdict.empty() ? "" : Wrapped(verdict, "         "));
+  }
   const auto& certificate = result["certificate"];
-  return table.Text() + Str("MACs as '", result["convention"].get<std::string>(),
-                            "' counts them\ncertificate: relative error ",
+  return table.Text() + Str("MACs as '", result["convention"].get<std::string>(), "' counts them\n",
+                            latency, "certificate: relative error ",
                             certificate["max_rel_error"].get<double>(), ", passed\nnetwork  ",
                             result["run"].get<std::string>(), "/best/model.pt2\nreport   ",
                             result["report"].get<std::string>(), "\n");
@@ -38,14 +45,14 @@ int RunRun(const Arguments& arguments) {
   const auto path = RunFolderPath(config.run, config.path, arguments.Text("out"));
   // Everything that can be wrong with the input is found before a folder is made.
   std::optional<Pipeline> pipeline;
-  if (!std::filesystem::exists(path / "resolved.toml")) pipeline.emplace(config);
+  if (!std::filesystem::exists(path / "resolved.toml")) pipeline.emplace(config, path);
   RunFolder folder(path, config.resolved_toml, arguments.Line());
   auto result = Pipeline::Result(folder);
   if (result) {
     LogInfo("'", path.string(), "' is complete; nothing to do");
   } else {
     if (folder.resumed()) LogInfo("continuing in '", path.string(), "'");
-    if (!pipeline) pipeline.emplace(config);
+    if (!pipeline) pipeline.emplace(config, path);
     result = pipeline->Run(folder);
   }
   if (arguments.json())

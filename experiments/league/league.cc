@@ -15,6 +15,7 @@
 #include "env/eval/evaluator.h"
 #include "env/graph/io.h"
 #include "experiments/command_line.h"
+#include "experiments/latency_options.h"
 #include "experiments/league/comparison.h"
 #include "experiments/league/league_report.h"
 #include "experiments/progress_line.h"
@@ -98,11 +99,13 @@ LeagueConfig LoadLeagueConfig(const fs::path& path, const std::vector<std::strin
   LeagueConfig config;
   config.path = path;
   std::vector<std::string> problems;
-  document.CheckSections({"model", "data", "task", "budget", "space", "league", "run"}, problems);
+  document.CheckSections({"model", "data", "task", "budget", "latency", "space", "league", "run"},
+                         problems);
   ReadModelSection(document, config.model, problems);
   ReadSection(document, "data", config.data, problems);
   ReadSection(document, "task", config.task, problems);
   ReadSection(document, "budget", config.budget, problems);
+  ReadSection(document, "latency", config.latency, problems);
   ReadSection(document, "space", config.space, problems);
   ReadSection(document, "league", config.rules, problems);
   ReadSection(document, "run", config.run, problems);
@@ -133,8 +136,8 @@ LeagueConfig LoadLeagueConfig(const fs::path& path, const std::vector<std::strin
   };
   config.resolved_toml = dump("model", config.model) + dump("data", config.data) +
                          dump("task", config.task) + dump("budget", config.budget) +
-                         dump("space", config.space) + dump("league", config.rules) +
-                         dump("run", config.run);
+                         dump("latency", config.latency) + dump("space", config.space) +
+                         dump("league", config.rules) + dump("run", config.run);
   return config;
 }
 
@@ -143,6 +146,8 @@ League::League(const LeagueConfig& config) : config_(config), data_(config.data)
   SettleNormalisation(source_, data_);
   space_ = PrunableSpace(source_.network, ToOptions(config.space));
   cost_.emplace(*space_);
+  if (config.budget.latency_ms)
+    AddLatency(*space_, config.latency, ParseDevice(config.run.device), *cost_);
   for (const double macs : config.rules.macs) {
     BudgetConfig bounds = config.budget;
     bounds.macs = Quantity{macs, true};

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/data/splits.h"
 #include "env/space/space.h"
 #include "env/task/task.h"
@@ -39,6 +39,7 @@ struct LeagueConfig {
   DataConfig data;
   TaskConfig task;
   BudgetConfig budget;  ///< bounds beside [league] macs, round_to, min_keep, convention
+  LatencyConfig latency;
   SpaceConfig space;
   LeagueRules rules;
   RunSettings run;  ///< its seed draws random weights and nothing else

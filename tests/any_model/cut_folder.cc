@@ -19,7 +19,7 @@
 #include "criteria/criterion.h"
 #include "criteria/l1_norm.h"
 #include "env/base/error.h"
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 #include "env/graph/executor.h"
 #include "env/graph/io.h"
 #include "env/space/certificate.h"

@@ -1,4 +1,4 @@
-#include "env/cost/cost.h"
+#include "env/cost/budget.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -1,0 +1,165 @@
+#include "env/cost/latency_model.h"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "env/base/error.h"
+#include "env/cost/axis_counts.h"
+
+namespace espalier {
+namespace {
+
+struct Place {
+  size_t low = 0, high = 0;
+  double share = 0;  // of high
+};
+
+Place Locate(const std::vector<double>& grid, double width) {
+  const auto above = std::upper_bound(grid.begin(), grid.end(), width);
+  if (above == grid.begin()) return {};
+  const auto low = static_cast<size_t>(above - grid.begin()) - 1;
+  if (above == grid.end()) return {low, low, 0};
+  return {low, low + 1, (width - grid[low]) / (grid[low + 1] - grid[low])};
+}
+
+bool SameWidths(const std::vector<LatencyModel::Width>& a,
+                const std::vector<LatencyModel::Width>& b) {
+  const auto same_term = [](const LatencyModel::Term& x, const LatencyModel::Term& y) {
+    return x.coefficient == y.coefficient && x.axes == y.axes;
+  };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](const auto& x, const auto& y) {
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), same_term);
+  });
+}
+
+}  // namespace
+
+double LatencyTable::At(std::span<const double> widths) const {
+  ESPALIER_CHECK(widths.size() == grid.size() && grid.size() <= 2, widths.size(), " widths for ",
+                 grid.size());
+  if (grid.empty()) return ms.front();
+  const Place row = Locate(grid[0], widths[0]);
+  const auto line = [&](size_t at) {
+    if (grid.size() == 1) return ms[at];
+    const Place column = Locate(grid[1], widths[1]);
+    const double* values = ms.data() + at * grid[1].size();
+    return values[column.low] + column.share * (values[column.high] - values[column.low]);
+  };
+  const double low = line(row.low);
+  return row.share == 0 ? low : low + row.share * (line(row.high) - low);
+}
+
+LatencyModel::LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> axes,
+                           std::vector<Op> ops)
+    : units_(std::move(units)), axes_(std::move(axes)) {
+  for (Op& op : ops) {
+    ESPALIER_CHECK(op.widths.size() == op.table.grid.size(), op.widths.size(), " widths");
+    const auto same = std::find_if(ops_.begin(), ops_.end(), [&](const Op& known) {
+      return known.heavy == op.heavy && known.table == op.table &&
+             SameWidths(known.widths, op.widths);
+    });
+    if (same != ops_.end())
+      same->times += op.times;
+    else
+      ops_.push_back(std::move(op));
+  }
+  ops_of_group_.resize(units_.size());
+  for (size_t i = 0; i < ops_.size(); ++i)
+    for (const Width& width : ops_[i].widths)
+      for (const Term& term : width)
+        for (const int32_t axis : term.axes)
+          for (const AxisTerm& part : axes_[static_cast<size_t>(axis)].terms)
+            for (const int32_t group : {part.group, part.parent}) {
+              if (group < 0) continue;
+              auto& list = ops_of_group_[static_cast<size_t>(group)];
+              if (list.empty() || list.back() != static_cast<int32_t>(i))
+                list.push_back(static_cast<int32_t>(i));
+            }
+}
+
+double LatencyModel::OpMs(const Op& op, std::span<const double> kept) const {
+  std::array<double, 2> widths{};
+  for (size_t w = 0; w < op.widths.size(); ++w)
+    for (const Term& term : op.widths[w]) {
+      double product = term.coefficient;
+      for (const int32_t axis : term.axes)
+        product *= CountOf(axes_[static_cast<size_t>(axis)], units_, kept);
+      widths[w] += product;
+    }
+  return op.table.At(std::span(widths).first(op.widths.size()));
+}
+
+LatencyModel::Sums LatencyModel::SumsAt(std::span<const double> kept) const {
+  ESPALIER_CHECK(kept.size() == units_.size(), kept.size(), " counts for ", units_.size(),
+                 " groups");
+  Sums sums;
+  for (const Op& op : ops_) (op.heavy ? sums.heavy_ms : sums.light_ms) += op.times * OpMs(op, kept);
+  return sums;
+}
+
+double LatencyModel::Ms(std::span<const double> kept) const {
+  const Sums sums = SumsAt(kept);
+  return correction_.heavy * sums.heavy_ms + correction_.light * sums.light_ms +
+         correction_.overhead_ms;
+}
+
+std::vector<double> LatencyModel::Slope(std::span<const double> kept) const {
+  constexpr double kWindow = 8;  // units to each side: half a block of the widest kernels
+  std::vector<double> moved(kept.begin(), kept.end()), slope(units_.size(), 0);
+  for (size_t g = 0; g < units_.size(); ++g) {
+    const double low = std::max(std::min(1.0, kept[g]), kept[g] - kWindow);
+    const double high =
+        std::min(std::max(static_cast<double>(units_[g]), kept[g]), kept[g] + kWindow);
+    if (!(high > low)) continue;
+    for (const int32_t i : ops_of_group_[g]) {
+      const Op& op = ops_[static_cast<size_t>(i)];
+      moved[g] = high;
+      const double above = OpMs(op, moved);
+      moved[g] = low;
+      slope[g] += Weight(op) * (above - OpMs(op, moved)) / (high - low);
+    }
+    moved[g] = kept[g];
+  }
+  return slope;
+}
+
+LatencyModel::Correction FitCorrection(std::span<const LatencyModel::Sums> predicted,
+                                       std::span<const double> measured_ms) {
+  ESPALIER_CHECK(predicted.size() == measured_ms.size(), predicted.size(), " predictions for ",
+                 measured_ms.size(), " measurements");
+  const auto rows = static_cast<Eigen::Index>(predicted.size());
+  if (rows == 0) return {};
+  Eigen::MatrixX3d features(rows, 3);  // of measured = features * (heavy, light, overhead)
+  for (Eigen::Index i = 0; i < rows; ++i) {
+    const auto& sums = predicted[static_cast<size_t>(i)];
+    features.row(i) << sums.heavy_ms, sums.light_ms, 1;
+    features.row(i) /= measured_ms[static_cast<size_t>(i)];
+  }
+  const Eigen::VectorXd ones = Eigen::VectorXd::Ones(rows);
+  const Eigen::VectorXd together = features.col(0) + features.col(1);
+  // Three coefficients: the best non-negative ones are the plain least squares of some subset.
+  const double factor = together.dot(ones) / together.squaredNorm();
+  Eigen::Vector3d best(factor, factor, 0);
+  if (rows < 3) return {factor, factor, 0};
+  double least = (features * best - ones).squaredNorm();
+  for (int subset = 1; subset < 8; ++subset) {
+    Eigen::Matrix3Xd chosen(3, 0);  // columns of the identity
+    for (Eigen::Index c = 0; c < 3; ++c)
+      if (subset >> c & 1) {
+        chosen.conservativeResize(3, chosen.cols() + 1);
+        chosen.rightCols(1) = Eigen::Vector3d::Unit(c);
+      }
+    const Eigen::VectorXd found = (features * chosen).colPivHouseholderQr().solve(ones);
+    if (!(found.minCoeff() >= 0)) continue;
+    const Eigen::Vector3d all = chosen * found;
+    const double error = (features * all - ones).squaredNorm();
+    if (error >= least) continue;
+    least = error;
+    best = all;
+  }
+  return {best(0), best(1), best(2)};
+}
+
+}  // namespace espalier

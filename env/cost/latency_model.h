@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "env/space/space.h"
+
+namespace espalier {
+
+/// Milliseconds over a grid of widths: linear between neighbouring points, constant outside.
+///
+/// Staircases are kept where the grid has both sides of a step (16 and 17): between these two the
+/// line is as steep as the step.
+struct LatencyTable {
+  std::vector<std::vector<double>> grid;  ///< for each of 0 to 2 widths: ascending, not empty
+  std::vector<double> ms;                 ///< row-major over the grid
+  double At(std::span<const double> widths) const;
+  bool operator==(const LatencyTable&) const = default;
+};
+
+/// Milliseconds of one forward as a function of the kept counts of the Groups: what the ops of the
+/// network take as it is run for inference, each from a table of its own widths, corrected so that
+/// the sum fits whole networks.
+///
+/// Units    milliseconds of one batch on the device that was measured.
+/// Cost     of an evaluation: a table look-up an op, microseconds in all.
+class LatencyModel {
+ public:
+  /// What a table is looked up by: the sum of coefficient * product of axis counts.
+  struct Term {
+    double coefficient = 1;
+    std::vector<int32_t> axes;  ///< into the list of axes
+  };
+  using Width = std::vector<Term>;
+  struct Op {
+    LatencyTable table;
+    std::vector<Width> widths;  ///< as many as the table has
+    bool heavy = false;         ///< reads weights: convolutions, products
+    double times = 1;           ///< so many ops of the network are the same
+  };
+  /// ms = heavy * (ops that read weights) + light * (others) + overhead_ms.
+  struct Correction {
+    double heavy = 1, light = 1, overhead_ms = 0;
+  };
+  struct Sums {
+    double heavy_ms = 0, light_ms = 0;
+  };
+
+  /// units: [groups]. Ops that look up equal tables by equal widths are merged.
+  LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> axes, std::vector<Op> ops);
+
+  Sums SumsAt(std::span<const double> kept) const;  ///< before the correction
+  double Ms(std::span<const double> kept) const;    ///< kept: [groups], real counts allowed
+  /// d ms / d kept: a staircase has no useful derivative, so this is the slope between 8 units less
+  /// and 8 more of each group, as far as they exist. [groups]
+  std::vector<double> Slope(std::span<const double> kept) const;
+
+  void Correct(const Correction& correction) { correction_ = correction; }
+  const Correction& correction() const { return correction_; }
+  const std::vector<int64_t>& units() const { return units_; }
+  const std::vector<Op>& ops() const { return ops_; }
+
+ private:
+  double OpMs(const Op& op, std::span<const double> kept) const;
+  double Weight(const Op& op) const {
+    return op.times * (op.heavy ? correction_.heavy : correction_.light);
+  }
+
+  std::vector<int64_t> units_;
+  std::vector<AxisCount> axes_;
+  std::vector<Op> ops_;
+  std::vector<std::vector<int32_t>> ops_of_group_;  // [groups]: ops whose widths follow the group
+  Correction correction_;
+};
+
+/// The correction that fits measured networks best: least squares of the relative error, no
+/// coefficient below zero. One measurement fits a common factor; none leaves everything as it is.
+LatencyModel::Correction FitCorrection(std::span<const LatencyModel::Sums> predicted,
+                                       std::span<const double> measured_ms);
+
+}  // namespace espalier
