@@ -66,9 +66,12 @@ std::string LatencyText(const ordered_json& latency, bool all) {
           ", ", device["threads"].get<int64_t>(), " threads, ", device["device"].get<std::string>(),
           " (", device["processor"].get<std::string>(), ")\n", latency["points"].get<int64_t>(),
           " points of operators, ", latency["measured"].get<int64_t>(), " measured now; fitted to ",
-          latency["networks"].get<int64_t>(), " whole cut networks;\npredictions are off by ",
-          Percent(latency["median_error"], 1), " (median of ", latency["held_out"].get<int64_t>(),
-          " others), ", Percent(latency["worst_error"], 1), " at worst\n");
+          latency["networks"].get<int64_t>(), " whole cut networks;\n");
+  const int64_t others = latency["held_out"];
+  text += others == 0
+              ? "there was no other cut to check predictions on\n"
+              : Str("predictions are off by ", Percent(latency["median_error"], 1), " (median of ",
+                    others, " others), ", Percent(latency["worst_error"], 1), " at worst\n");
   if (all) {
     TextTable table({"predicted", "measured", "off by"});
     for (const auto& check : latency["checks"]) {

@@ -40,11 +40,13 @@ Schema Describe(SearchLoopConfig& config) {
              RealRange{.low = 0, .high = 1, .open_low = true, .open_high = true});
   schema.Add("race_first", &config.race_first, "samples before the first decision", {.low = 1});
   schema.Add("batch_size", &config.batch_size, "samples in one forward", {.low = 1});
-  schema.Add("threads", &config.threads,
-             "of each worker inside an operator; 0 = by a short measurement, 1 where workers are set",
-             IntRange{.low = 0});
+  schema.Add(
+      "threads", &config.threads,
+      "of each worker inside an operator; 0 = by a short measurement, 1 where workers are set",
+      IntRange{.low = 0});
   schema.Add("workers", &config.workers,
-             "that evaluate side by side; 0 = by a short measurement, or as many as fit", {.low = 0});
+             "that evaluate side by side; 0 = by a short measurement, or as many as fit",
+             {.low = 0});
   schema.Add("enqueue", &config.enqueue,
              "keep ratios to try first: \"0.5\" for all groups, or one a group with commas");
   schema.Add("warm_start", &config.warm_start, "trials.jsonl of another search to learn from");

@@ -1,6 +1,9 @@
 #include "env/base/machine.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <set>
 
 namespace espalier {
 
@@ -9,6 +12,22 @@ std::string ProcessorName() {
   for (std::string line; std::getline(info, line);)
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   return "unknown";
+}
+
+std::string AcceleratorNames() {
+  std::set<std::filesystem::path> folders;  // in an order of their own
+  std::error_code absent;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", absent))
+    folders.insert(entry.path());
+  std::string names;
+  for (const auto& folder : folders) {
+    std::ifstream info(folder / "information");
+    for (std::string line; std::getline(info, line);)
+      if (line.starts_with("Model:"))
+        names += (names.empty() ? "" : ", ") +
+                 line.substr(std::min(line.size(), line.find_first_not_of(" \t", 6)));
+  }
+  return names;
 }
 
 }  // namespace espalier

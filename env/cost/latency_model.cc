@@ -138,27 +138,31 @@ LatencyModel::Correction FitCorrection(std::span<const LatencyModel::Sums> predi
     features.row(i) /= measured_ms[static_cast<size_t>(i)];
   }
   const Eigen::VectorXd ones = Eigen::VectorXd::Ones(rows);
-  const Eigen::VectorXd together = features.col(0) + features.col(1);
-  // Three coefficients: the best non-negative ones are the plain least squares of some subset.
-  const double factor = together.dot(ones) / together.squaredNorm();
-  Eigen::Vector3d best(factor, factor, 0);
-  if (rows < 3) return {factor, factor, 0};
-  double least = (features * best - ones).squaredNorm();
-  for (int subset = 1; subset < 8; ++subset) {
-    Eigen::Matrix3Xd chosen(3, 0);  // columns of the identity
-    for (Eigen::Index c = 0; c < 3; ++c)
-      if (subset >> c & 1) {
-        chosen.conservativeResize(3, chosen.cols() + 1);
-        chosen.rightCols(1) = Eigen::Vector3d::Unit(c);
-      }
-    const Eigen::VectorXd found = (features * chosen).colPivHouseholderQr().solve(ones);
-    if (!(found.minCoeff() >= 0)) continue;
-    const Eigen::Vector3d all = chosen * found;
-    const double error = (features * all - ones).squaredNorm();
-    if (error >= least) continue;
-    least = error;
-    best = all;
-  }
+  // The columns of `by` times non-negative coefficients: few, so that the best of these are the
+  // plain least squares of some subset of the columns.
+  const auto fit = [&](const Eigen::Matrix3Xd& by) {
+    Eigen::Vector3d best = Eigen::Vector3d::Zero();
+    for (int subset = 1; subset < 1 << by.cols(); ++subset) {
+      Eigen::Matrix3Xd chosen(3, 0);
+      for (Eigen::Index c = 0; c < by.cols(); ++c)
+        if (subset >> c & 1) {
+          chosen.conservativeResize(3, chosen.cols() + 1);
+          chosen.rightCols(1) = by.col(c);
+        }
+      const Eigen::VectorXd found = (features * chosen).colPivHouseholderQr().solve(ones);
+      if (!(found.minCoeff() >= 0)) continue;
+      const Eigen::Vector3d all = chosen * found;
+      if ((features * all - ones).norm() < (features * best - ones).norm()) best = all;
+    }
+    return best;
+  };
+  Eigen::Matrix3Xd by(3, rows < 3 ? 1 : 2);
+  by.col(0) << 1, 1, 0;
+  if (rows >= 3) by.col(1) << 0, 0, 1;
+  Eigen::Vector3d best = fit(by);
+  const Eigen::Vector3d apart = fit(Eigen::Matrix3Xd::Identity(3, 3));
+  const auto error = [&](const Eigen::Vector3d& c) { return (features * c - ones).squaredNorm(); };
+  if (rows >= 6 && apart(0) > 0 && apart(1) > 0 && error(apart) < error(best) / 2) best = apart;
   return {best(0), best(1), best(2)};
 }
 

@@ -75,7 +75,10 @@ class LatencyModel {
 };
 
 /// The correction that fits measured networks best: least squares of the relative error, no
-/// coefficient below zero. One measurement fits a common factor; none leaves everything as it is.
+/// coefficient below zero; one factor for all ops and the overhead. Two factors, both positive, are
+/// taken when they halve the squared error: the two sums rise and fall together, and noise would
+/// trade one for the other. Below three measurements there is only the factor; without any nothing
+/// changes.
 LatencyModel::Correction FitCorrection(std::span<const LatencyModel::Sums> predicted,
                                        std::span<const double> measured_ms);
 

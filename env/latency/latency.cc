@@ -292,6 +292,7 @@ Schema Describe(LatencyConfig& config) {
 nlohmann::json DeviceIdentity(const LatencyConfig& config, at::Device device) {
   return {{"device", device.str()},
           {"processor", ProcessorName()},
+          {"accelerators", device.is_cpu() ? "" : AcceleratorNames()},
           {"capability", at::get_cpu_capability()},
           {"cores", std::thread::hardware_concurrency()},
           {"threads", ThreadsOf(config)},

@@ -69,6 +69,7 @@ std::vector<Kind> AllKinds() {
                    SectionSheet<DataConfig>("data", "samples, splits and normalisation"),
                    SectionSheet<TaskConfig>("task", "what networks are judged and trained by"),
                    SectionSheet<BudgetConfig>("budget", "bounds the pruned network must meet"),
+                   SectionSheet<LatencyConfig>("latency", "how the time of a forward is measured"),
                    SectionSheet<SpaceConfig>("space", "what may be pruned"),
                    SectionSheet<SparsifyConfig>("sparsify", "training for sparsity before the cut"),
                    SectionSheet<RefineConfig>("refine", "repair right after the cut"),

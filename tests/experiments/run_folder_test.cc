@@ -44,6 +44,16 @@ TEST(RunFolderUnit, AnotherConfigIsRefusedWithTheDifference) {
   EXPECT_NE(error.find("--out"), std::string::npos);
 }
 
+TEST(RunFolderUnit, AKeyThatCameLaterMattersOnlyWhereSomebodySetsIt) {
+  const TempFolder temp;
+  { RunFolder folder(temp / "run", kConfig, "line"); }
+  const std::string old = kConfig;
+  { RunFolder folder(temp / "run", old + "[latency]\nbatch = 1  # default\n", "line"); }
+  const auto error = ErrorOf(temp / "run", old + "[latency]\nbatch = 8  # a.toml:9\n");
+  EXPECT_NE(error.find("latency.batch: the folder has absent, this line says 8"), std::string::npos)
+      << error;
+}
+
 TEST(RunFolderUnit, FoldersOfOthersAndBusyFoldersAreRefused) {
   const TempFolder temp;
   WriteFileAtomic(temp / "mine/thesis.tex", "precious");

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
+#include "env/base/rng.h"
 #include "env/latency/latency.h"
 #include "tests/support/temp_folder.h"
 
@@ -93,6 +95,19 @@ TEST(LatencyCacheUnit, WhatIsDamagedIsNotUsed) {
   const std::string text = good.dump();
   for (size_t length = 0; length < text.size(); length += 3)
     EXPECT_FALSE(reads(text.substr(0, length)));
+  Rng rng(1);
+  for (int i = 0; i < 500; ++i) {  // whatever is in it: used as a whole, or not at all
+    std::string other = text;
+    for (uint64_t flips = 1 + rng.Index(3); flips > 0; --flips)
+      other[rng.Index(other.size())] = static_cast<char>(rng.Index(256));
+    WriteFileAtomic(file, other);
+    LatencyCache cache(device);
+    EXPECT_EQ(cache.Read(file), cache.size() > 0) << other;
+    for (const char* key : {"a", "b"}) {
+      const double ms = cache.Find(key).value_or(1);
+      EXPECT_TRUE(std::isfinite(ms) && ms > 0);
+    }
+  }
   EXPECT_FALSE(reads("[]"));
   EXPECT_FALSE(reads("null"));
   EXPECT_FALSE(reads(std::string(100000, '[')));
