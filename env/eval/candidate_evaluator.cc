@@ -82,12 +82,6 @@ void Arrange(std::span<Pointer> part, size_t op) {
   }
 }
 
-/// Whether all outputs are the same to the last bit.
-bool SameOutputs(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const Tensor& x, const Tensor& y) { return at::equal(x, y); });
-}
-
 }  // namespace
 
 CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& set,
@@ -216,31 +210,19 @@ WorkerSetting CandidateEvaluator::SettingFor(int64_t samples) {
   const int64_t count = std::min({options_.batch_size, kTrialSamples, set_.samples()});
   if (cores == 1 || samples < kWorthIt * count) return {cores, 1};
   const auto bound = network_.Bind(KeepAll(space_));
-  std::vector<Tensor> inputs;
-  for (const Tensor& input : set_.Inputs(0, count))
-    inputs.push_back(PrepareInput(input, options_.dtype));
-  std::vector<Tensor> plain;  // outputs of one thread
-  setting_ = FastestOf(WorkerSettings(cores), [&](const WorkerSetting& setting) {
-    std::vector<std::vector<Tensor>> outputs(static_cast<size_t>(setting.workers));
-    const auto run = [&] {
-      RunOnWorkers(setting, outputs.size(), [&](size_t i) {
+  setting_ = MeasuredSetting(
+      WorkerSettings(cores),
+      [&] {
         const at::NoGradGuard no_grad;
-        outputs[i] = network_.executor().Run(bound.binding, inputs);
+        std::vector<Tensor> inputs;
+        for (const Tensor& input : set_.Inputs(0, count))
+          inputs.push_back(PrepareInput(input, options_.dtype));
+        return network_.executor().Run(bound.binding, inputs);
+      },
+      [] {
+        const auto now = std::chrono::steady_clock::now().time_since_epoch();
+        return std::chrono::duration<double>(now).count();
       });
-    };
-    try {
-      run();
-      if (plain.empty()) plain = outputs.front();
-      for (const auto& made : outputs)
-        if (!SameOutputs(made, plain)) return std::optional<double>();
-      const auto start = std::chrono::steady_clock::now();
-      run();
-      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-      return std::optional(taken.count() / static_cast<double>(setting.workers));
-    } catch (const std::exception&) {  // out of memory, say: what is wrong with a candidate is
-      return std::optional<double>();  // told where it is evaluated
-    }
-  });
   return *setting_;
 }
 

@@ -1,11 +1,14 @@
 #include "env/eval/worker_pool.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <tbb/blocked_range.h>
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 #include <tbb/task_scheduler_observer.h>
+
+#include <algorithm>
 
 #include "env/base/error.h"
 
@@ -54,6 +57,31 @@ WorkerSetting FastestOf(const std::vector<WorkerSetting>& settings,
       best = setting;
     }
   return best;
+}
+
+WorkerSetting MeasuredSetting(const std::vector<WorkerSetting>& settings,
+                              const std::function<std::vector<Tensor>()>& work,
+                              const std::function<double()>& clock) {
+  std::optional<std::vector<Tensor>> first;
+  const auto same = [](const Tensor& a, const Tensor& b) { return at::equal(a, b); };
+  return FastestOf(settings, [&](const WorkerSetting& setting) -> std::optional<double> {
+    std::vector<std::vector<Tensor>> results(static_cast<size_t>(setting.workers));
+    const auto run = [&] {
+      RunOnWorkers(setting, results.size(), [&](size_t i) { results[i] = work(); });
+    };
+    try {
+      run();  // also warms up
+      if (!first) first = results.front();
+      for (const auto& made : results)
+        if (!std::equal(made.begin(), made.end(), first->begin(), first->end(), same))
+          return std::nullopt;
+      const double start = clock();
+      run();
+      return (clock() - start) / static_cast<double>(setting.workers);
+    } catch (const std::exception&) {  // out of memory, say
+      return std::nullopt;
+    }
+  });
 }
 
 void RunOnWorkers(const WorkerSetting& setting, size_t tasks,

@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "env/base/tensor.h"
+
 namespace espalier {
 
 /// How work is spread: so many workers side by side, each with so many threads inside an operator.
@@ -20,6 +22,13 @@ std::vector<WorkerSetting> WorkerSettings(int64_t cores);
 /// are refused, or on a draw.
 WorkerSetting FastestOf(const std::vector<WorkerSetting>& settings,
                         const std::function<std::optional<double>(const WorkerSetting&)>& seconds);
+
+/// The setting under which every worker doing `work` once takes least time for each. One that
+/// throws, or whose results differ in any bit from those of the first setting, is not taken.
+/// clock: seconds; tests bring their own.
+WorkerSetting MeasuredSetting(const std::vector<WorkerSetting>& settings,
+                              const std::function<std::vector<Tensor>()>& work,
+                              const std::function<double()>& clock);
 
 /// Runs body(0), ..., body(tasks - 1) on the workers of a setting; gives every thread back the
 /// number of threads it had. The first exception of a task is thrown again here.

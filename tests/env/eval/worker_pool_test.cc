@@ -1,5 +1,6 @@
 #include "env/eval/worker_pool.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -27,6 +28,26 @@ TEST(WorkerPoolUnit, TheFastestIsTakenAndWhatIsRefusedIsNot) {
   seconds[4] = 0.4;
   EXPECT_EQ(choose(), (WorkerSetting{4, 1}));  // a draw goes to the first
   seconds = {{4, std::nullopt}, {2, std::nullopt}, {1, std::nullopt}};
+  EXPECT_EQ(choose(), (WorkerSetting{4, 1}));
+}
+
+TEST(WorkerPoolUnit, MeasuresEachWorkerAndRefusesWhatChangesABitOrThrows) {
+  std::atomic<int64_t> ticks = 0;  // what all workers have spent, in hundredths
+  int64_t other_bits = 0, broken = 0;
+  const auto work = [&] {
+    const int64_t threads = at::get_num_threads();
+    ticks += threads == 1 ? 100 : threads == 2 ? 40 : 50;
+    if (threads == broken) throw std::runtime_error("no memory");
+    return std::vector<Tensor>{at::full({2}, threads == other_bits ? 1 + 1e-7 : 1.0)};
+  };
+  const auto choose = [&] {
+    return MeasuredSetting(WorkerSettings(4), work,
+                           [&] { return 0.01 * static_cast<double>(ticks); });
+  };
+  EXPECT_EQ(choose(), (WorkerSetting{2, 2}));
+  other_bits = 2;
+  EXPECT_EQ(choose(), (WorkerSetting{1, 4}));
+  broken = 4;
   EXPECT_EQ(choose(), (WorkerSetting{4, 1}));
 }
 
