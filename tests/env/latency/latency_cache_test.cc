@@ -96,13 +96,14 @@ TEST(LatencyCacheUnit, WhatIsDamagedIsNotUsed) {
   for (size_t length = 0; length < text.size(); length += 3)
     EXPECT_FALSE(reads(text.substr(0, length)));
   Rng rng(1);
-  for (int i = 0; i < 500; ++i) {  // whatever is in it: used as a whole, or not at all
+  for (int i = 0; i < 200; ++i) {  // whatever is in it: used as a whole, or not at all
     std::string other = text;
     for (uint64_t flips = 1 + rng.Index(3); flips > 0; --flips)
       other[rng.Index(other.size())] = static_cast<char>(rng.Index(256));
     WriteFileAtomic(file, other);
     LatencyCache cache(device);
-    EXPECT_EQ(cache.Read(file), cache.size() > 0) << other;
+    const bool used = cache.Read(file);
+    EXPECT_EQ(used, cache.size() > 0) << other;
     for (const char* key : {"a", "b"}) {
       const double ms = cache.Find(key).value_or(1);
       EXPECT_TRUE(std::isfinite(ms) && ms > 0);
