@@ -105,7 +105,8 @@ TEST(BadInputE2e, UnreachableBudgetSaysWhichAndTheLeast) {
 }
 
 TEST(BadInputE2e, PruneChecksItsOptions) {
-  ExpectFailure({"prune", "resnet20", "--out", "/tmp/x"}, 2, {"no budget"});
+  const TempFolder temp;
+  ExpectFailure({"prune", "resnet20", "--out", (temp / "x").string()}, 2, {"no budget"});
   ExpectFailure({"prune", "resnet20", "--macs", "0.5"}, 2, {"--out DIR is missing"});
   ExpectFailure({"prune", "resnet20", "--macs", "much", "--dry-run"}, 2, {"--macs"});
   ExpectFailure({"prune", "resnet20", "--macs", "0.5", "--criterion", "l1", "--dry-run"}, 2,

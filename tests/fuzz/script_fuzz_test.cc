@@ -105,7 +105,8 @@ TEST(TorchScriptFuzzProperty, HostileArchives) {
                     return PackZip(entries);
                   },
               .read = [&](const fs::path& path) { Use(ReadTorchScript(path, samples)); },
-              .places = {"entry ", "is no readable archive: ", "LibTorch cannot read it", " at '", "no method 'forward'"},
+              .places = {"entry ", "is no readable archive: ", "LibTorch cannot read it", " at '",
+                         "no method 'forward'"},
               // LibTorch's parser allocates for its own tables.
               .allowance = uint64_t{16} << 20});
 }
