@@ -21,6 +21,7 @@
 #include "experiments/score_json.h"
 #include "experiments/space_json.h"
 #include "experiments/verify_delivery.h"
+#include "search/matched_features.h"
 
 namespace espalier {
 namespace {
@@ -235,14 +236,8 @@ Network Pipeline::Finetune(const Candidate& candidate) {
   }
   LogInfo("finetune: ", config_.finetune.epochs, " epochs");
   Task task = task_;
-  if (!config_.finetune.loss.empty() && Objective(config_.finetune.loss).Has(kNeedsFeatures)) {
+  if (!config_.finetune.loss.empty() && Objective(config_.finetune.loss).Has(kNeedsFeatures))
     task.features = MatchedFeatures(*space_, candidate.selection);
-    if (task.features.empty())
-      throw Error(ErrorKind::kConfig,
-                  Str("finetune.loss = \"", config_.finetune.loss, "\": nothing inside '",
-                      start.name, "' can be compared with the uncut network"),
-                  "kl and mse_outputs compare what both return");
-  }
   network.store = network.store.To(device_);
   const auto result = Train(network, *splits_, task, config_.finetune,
                             static_cast<uint64_t>(config_.run.seed), folder_->path() / "finetune",

@@ -9,7 +9,7 @@
 #include "env/data/dataset.h"
 #include "env/graph/executor.h"
 #include "env/graph/network.h"
-#include "env/task/features.h"
+#include "env/task/feature.h"
 #include "env/task/loss.h"
 #include "env/task/metric.h"
 

@@ -1,4 +1,4 @@
-#include "env/task/features.h"
+#include "search/matched_features.h"
 
 #include <ATen/ATen.h>
 
@@ -50,18 +50,6 @@ ValueId Settled(const Graph& graph, ValueId value) {
 
 }  // namespace
 
-Tensor Feature::Matching(const Tensor& uncut) const {
-  Tensor matching = uncut;
-  for (const auto& [axis, coordinates] : kept) {
-    if (axis >= uncut.dim() || coordinates.size(0) > uncut.size(axis))
-      throw Error(ErrorKind::kModel,
-                  Str("a feature of the uncut network is ", uncut.sizes(), "; the cut left ",
-                      coordinates.size(0), " coordinates of axis ", axis));
-    matching = matching.index_select(axis, coordinates.to(uncut.device()));
-  }
-  return matching;
-}
-
 std::vector<Feature> MatchedFeatures(const Space& space, const Selection& selection) {
   const Graph& graph = space.network().graph;
   const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
@@ -89,6 +77,11 @@ std::vector<Feature> MatchedFeatures(const Space& space, const Selection& select
     }
     features.push_back(std::move(feature));
   }
+  if (features.empty())
+    throw Error(
+        ErrorKind::kModel,
+        Str("nothing inside '", space.network().name, "' can be compared with the uncut network"),
+        "the losses kl and mse_outputs compare what both return");
   return features;
 }
 

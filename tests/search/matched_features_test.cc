@@ -1,4 +1,4 @@
-#include "env/task/features.h"
+#include "search/matched_features.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -118,6 +118,11 @@ TEST(FeaturesUnit, OutputsAreLeftToTheLossesOfOutputs) {
   const std::vector<Feature> features = MatchedFeatures(space, KeepAll(space));
   ASSERT_EQ(features.size(), 1U);
   EXPECT_EQ(features[0].value, inner);
+
+  Builder alone("alone", 1);
+  const Network layer = alone.Finish({alone.Linear("a", alone.Input("x", {2, 4}), 4, 4)});
+  const Space none = BuildSpace(layer);
+  EXPECT_THROW(MatchedFeatures(none, KeepAll(none)), Error);
 }
 
 }  // namespace
