@@ -2,33 +2,57 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <map>
-#include <set>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "env/base/error.h"
 
 namespace espalier {
 namespace {
 
-/// How ops read each stored parameter: "bias", "scale" of a normalisation, or "".
-std::map<std::string, std::string> ParameterUses(const Network& network) {
-  std::map<std::string, std::string> uses;
-  for (const Op& op : network.graph.ops) {
-    const std::string& target = op.handle.operator_name().name;
+/// A stored parameter, as all groups that touch it see it.
+struct Stored {
+  Tensor weight;  ///< undefined: a buffer
+  bool is_bias = false, is_norm = false;
+  std::shared_ptr<AxisSums> sums{};
+};
+
+/// Parameters by canonical name, with how ops read them.
+std::unordered_map<std::string, Stored> ViewParameters(const Space& space,
+                                                       const ParameterStore& store) {
+  std::unordered_map<std::string, Stored> parameters;
+  std::unordered_set<std::string> met;
+  const Graph& graph = space.network().graph;
+  for (const Op& op : graph.ops) {
+    const bool norm = op.handle.operator_name().name.find("_norm") != std::string::npos;
     for (const Use& use : UsesOf(op)) {
-      const Value& value = network.graph.values[static_cast<size_t>(use.value)];
+      const Value& value = graph.values[static_cast<size_t>(use.value)];
       if (value.target.empty()) continue;
       const auto& argument = op.handle.schema().arguments()[static_cast<size_t>(use.arg)].name();
-      const bool norm = target.find("_norm") != std::string::npos;
-      const std::string found = argument == "bias"             ? "bias"
-                                : norm && argument == "weight" ? "scale"
-                                                               : "";
-      const auto [entry, fresh] = uses.try_emplace(network.store.Canonical(value.target), found);
-      if (!fresh && entry->second != found) entry->second.clear();
+      const std::string& name = space.network().store.Canonical(value.target);
+      Stored& stored = parameters[name];
+      const bool first = met.insert(name).second;
+      stored.is_bias = argument == "bias" && (first || stored.is_bias);
+      stored.is_norm = norm && argument == "weight" && (first || stored.is_norm);
     }
   }
-  return uses;
+  std::unordered_map<std::string, int64_t> blocks;
+  for (const Group& group : space.groups())
+    for (const Member& member : group.members)
+      if (member.axis == 1) blocks[member.parameter] = member.blocks;
+  for (const Group& group : space.groups())
+    for (const Member& member : group.members) {
+      Stored& stored = parameters[member.parameter];
+      if (stored.weight.defined() || store.Kind(member.parameter) != StoreKind::kParameter)
+        continue;
+      stored.weight = store.Get(member.parameter).detach();
+      const auto found = blocks.find(member.parameter);
+      const int64_t split = found == blocks.end() ? 1 : found->second;
+      // Weights of another network: the layout says what does not fit.
+      if (stored.weight.dim() > 0 && stored.weight.size(0) % split == 0)
+        stored.sums = std::make_shared<AxisSums>(stored.weight, split);
+    }
+  return parameters;
 }
 
 GroupView::Read ViewRead(const Space& space, size_t group, const ReadStatistics& statistics) {
@@ -80,24 +104,22 @@ GroupView::Slice MakeSlice(const std::string& parameter, MemberRole role, const 
 
 std::vector<GroupView> ViewGroups(const Space& space, const ParameterStore& store,
                                   const Statistics* statistics) {
-  const std::map<std::string, std::string> uses = ParameterUses(space.network());
-  const auto use_of = [&](const std::string& parameter) {
-    const auto found = uses.find(parameter);
-    return found == uses.end() ? std::string() : found->second;
-  };
+  const std::unordered_map<std::string, Stored> parameters = ViewParameters(space, store);
   std::vector<GroupView> views;
   for (size_t g = 0; g < space.groups().size(); ++g) {
     const Group& group = space.groups()[g];
     GroupView view{.name = group.name, .kind = group.kind, .units = group.units, .slices = {}};
     for (size_t m = 0; m < group.members.size(); ++m) {
       const Member& member = group.members[m];
-      if (store.Kind(member.parameter) != StoreKind::kParameter) continue;
+      const Stored& stored = parameters.at(member.parameter);
+      if (!stored.weight.defined()) continue;
       GroupView::Slice slice{.parameter = member.parameter,
                              .role = member.role,
-                             .is_bias = use_of(member.parameter) == "bias",
-                             .is_norm = use_of(member.parameter) == "scale",
-                             .weight = store.Get(member.parameter).detach(),
-                             .layout = UnitLayout(group.name, group.units, member)};
+                             .is_bias = stored.is_bias,
+                             .is_norm = stored.is_norm,
+                             .weight = stored.weight,
+                             .layout = UnitLayout(group, member),
+                             .sums = stored.sums};
       if (statistics) {
         if (const auto found = statistics->parameters.find(member.parameter);
             found != statistics->parameters.end()) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,15 +16,18 @@ struct GroupView {
   struct Slice {
     std::string parameter;  ///< canonical store name
     MemberRole role = MemberRole::kProducer;
-    bool is_bias = false;  ///< every op reads it as its `bias` argument
-    bool is_norm = false;  ///< every op reads it as the scale of a normalisation
-    Tensor weight{};       ///< the whole parameter as stored, any float dtype
-    UnitLayout layout;     ///< where the units lie in it, and in its statistics
+    bool is_bias = false;              ///< every op reads it as its `bias` argument
+    bool is_norm = false;              ///< every op reads it as the scale of a normalisation
+    Tensor weight{};                   ///< the whole parameter as stored, any float dtype
+    UnitLayout layout;                 ///< where the units lie in it, and in its statistics
+    std::shared_ptr<AxisSums> sums{};  ///< of the weight, shared with other groups' slices
     const ParameterStatistics* statistics = nullptr;  ///< when gradients were collected
     const ProductStatistics* products = nullptr;      ///< the same
     const GramStatistics* gram = nullptr;             ///< of a consumer, when Grams were collected
 
-    Tensor SumPowers(double p) const { return layout.SumPowers(weight, p); }
+    Tensor SumPowers(double p) const {
+      return sums ? layout.SumPowers(*sums, weight, p) : layout.SumPowers(weight, p);
+    }
     Tensor Rows() const { return layout.Gather(weight); }  ///< [units, elements] float64
   };
   /// One place where the group's units are read.

@@ -95,7 +95,7 @@ class GradientCollector {
       for (size_t m = 0; m < products_[g].size(); ++m) {
         const auto product = products.find(group.members[m].parameter);
         if (product == products.end()) continue;
-        const UnitLayout layout(group.name, group.units, group.members[m]);
+        const UnitLayout layout(group, group.members[m]);
         auto& [absolute, square] = products_[g][m];
         for (int64_t i = 0; i < count; ++i) {
           const Tensor u = layout.Sum(product->second[i]);

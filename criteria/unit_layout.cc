@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "criteria/sum_contiguous.h"
 #include "env/base/error.h"
 
 namespace espalier {
@@ -34,21 +35,6 @@ std::vector<Run> FindRuns(const std::vector<int64_t>& indices, int64_t size, boo
     }
   }
   return runs;
-}
-
-/// Independent partial sums, so that additions need not wait for each other.
-template <typename T, typename Function>
-double SumContiguous(const T* values, int64_t count, Function function) {
-  constexpr int64_t kLanes = 8;
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    for (int64_t lane = 0; lane < kLanes; ++lane)
-      lanes[lane] += function(static_cast<double>(values[i + lane]));
-  double sum = 0;
-  for (; i < count; ++i) sum += function(static_cast<double>(values[i]));
-  for (const double lane : lanes) sum += lane;
-  return sum;
 }
 
 /// Adds rows [first, last) of values [outer, size, inner] to one sum per coordinate of the runs.
@@ -119,22 +105,22 @@ UnitLayout UnitLayout::Rows(const std::string& parameter, MemberRole role, int64
 }
 
 void UnitLayout::Check(const Tensor& values) const {
-  const auto wanted = static_cast<int64_t>(member_.indices.size());
-  const int64_t first = member_.first_unit, count = member_.units();
-  ESPALIER_CHECK(wanted == count * member_.per_unit && first >= 0 && first + count <= units_,
-                 "group '", group_, "', member '", member_.parameter, "': ", wanted, " indices of ",
-                 member_.per_unit, " a unit from unit ", first, " of ", units_);
+  const auto wanted = static_cast<int64_t>(member().indices.size());
+  const int64_t first = member().first_unit, count = member().units();
+  ESPALIER_CHECK(wanted == count * member().per_unit && first >= 0 && first + count <= units_,
+                 "group '", group_, "', member '", member().parameter, "': ", wanted,
+                 " indices of ", member().per_unit, " a unit from unit ", first, " of ", units_);
   const char* hint = "weights of another network?";
-  if (member_.axis >= values.dim())
+  if (member().axis >= values.dim())
     throw Error(ErrorKind::kModel,
-                Str("group '", group_, "': '", member_.parameter, "' has ", values.dim(),
-                    " axes, the space names axis ", member_.axis),
+                Str("group '", group_, "': '", member().parameter, "' has ", values.dim(),
+                    " axes, the space names axis ", member().axis),
                 hint);
-  const int64_t size = values.size(member_.axis) * (blocked() ? member_.blocks : 1);
-  for (const int64_t index : member_.indices)
+  const int64_t size = values.size(member().axis) * (blocked() ? member().blocks : 1);
+  for (const int64_t index : member().indices)
     if (index >= size)
       throw Error(ErrorKind::kModel,
-                  Str("group '", group_, "': axis ", member_.axis, " of '", member_.parameter,
+                  Str("group '", group_, "': axis ", member().axis, " of '", member().parameter,
                       "' has ", size, " coordinates, the space names coordinate ", index),
                   hint);
 }
@@ -142,18 +128,18 @@ void UnitLayout::Check(const Tensor& values) const {
 Tensor UnitLayout::Gather(const Tensor& given) const {
   Check(given);
   const Tensor values = given.detach().to(at::kCPU);
-  const Tensor index = at::tensor(member_.indices, at::kLong);
-  const int64_t first = member_.first_unit, count = member_.units();
+  const Tensor index = at::tensor(member().indices, at::kLong);
+  const int64_t first = member().first_unit, count = member().units();
   Tensor picked;  // before it is widened: a consumer of many groups gives each of them little
   if (blocked()) {
-    const int64_t size = values.size(member_.axis);
-    picked = values.movedim(member_.axis, 1)
-                 .reshape({member_.blocks, values.size(0) / member_.blocks, size, -1})
+    const int64_t size = values.size(member().axis);
+    picked = values.movedim(member().axis, 1)
+                 .reshape({member().blocks, values.size(0) / member().blocks, size, -1})
                  .transpose(1, 2)  // [blocks, size, rows, rest]
-                 .reshape({member_.blocks * size, -1})
+                 .reshape({member().blocks * size, -1})
                  .index_select(0, index);
   } else {
-    picked = values.index_select(member_.axis, index).movedim(member_.axis, 0);
+    picked = values.index_select(member().axis, index).movedim(member().axis, 0);
   }
   const Tensor rows = picked.to(at::kDouble).reshape({count, -1});
   if (count == units_) return rows.contiguous();
@@ -163,9 +149,9 @@ Tensor UnitLayout::Gather(const Tensor& given) const {
 
 Tensor UnitLayout::ToUnits(std::vector<double> by_coordinate) const {
   Tensor sums = at::zeros({units_}, at::kDouble);
-  double* unit = sums.mutable_data_ptr<double>() + member_.first_unit;
+  double* unit = sums.mutable_data_ptr<double>() + member().first_unit;
   for (size_t i = 0; i < by_coordinate.size(); ++i)
-    unit[i / static_cast<size_t>(member_.per_unit)] += by_coordinate[i];
+    unit[i / static_cast<size_t>(member().per_unit)] += by_coordinate[i];
   return sums;
 }
 
@@ -178,12 +164,12 @@ Tensor UnitLayout::SumOf(const Tensor& given, Function function) const {
   const auto product = [](at::IntArrayRef some) {
     return std::accumulate(some.begin(), some.end(), int64_t{1}, std::multiplies<>());
   };
-  const auto axis = static_cast<size_t>(member_.axis);
+  const auto axis = static_cast<size_t>(member().axis);
   const int64_t shape[3] = {product(sizes.slice(0, axis)), sizes[axis],
                             product(sizes.slice(axis + 1))};
-  const std::vector<Run> runs = FindRuns(member_.indices, shape[1], blocked());
-  const auto count = static_cast<int64_t>(member_.indices.size());
-  const int64_t blocks = blocked() ? member_.blocks : 1;
+  const std::vector<Run> runs = FindRuns(member().indices, shape[1], blocked());
+  const auto count = static_cast<int64_t>(member().indices.size());
+  const int64_t blocks = blocked() ? member().blocks : 1;
   if (values.scalar_type() == at::kFloat)
     return ToUnits(
         SumByCoordinate(values.const_data_ptr<float>(), shape, runs, count, blocks, function));
@@ -193,6 +179,21 @@ Tensor UnitLayout::SumOf(const Tensor& given, Function function) const {
 
 Tensor UnitLayout::Sum(const Tensor& values) const {
   return SumOf(values, [](double value) { return value; });
+}
+
+Tensor UnitLayout::SumPowers(AxisSums& sums, const Tensor& values, double p) const {
+  // One pass over the first two axes serves all groups; others are summed for this member alone.
+  if (member().axis > 1 || member().blocks != (member().axis == 0 ? 1 : sums.blocks()))
+    return SumPowers(values, p);
+  Check(values);
+  const std::vector<double>& by_coordinate = sums.Of(member().axis, p);
+  Tensor units = at::zeros({units_}, at::kDouble);
+  double* unit = units.mutable_data_ptr<double>() + member().first_unit;
+  const int64_t* index = member().indices.data();
+  for (int64_t u = 0; u < member().units(); ++u)
+    for (int64_t i = 0; i < member().per_unit; ++i)
+      unit[u] += by_coordinate[static_cast<size_t>(*index++)];
+  return units;
 }
 
 Tensor UnitLayout::SumPowers(const Tensor& values, double p) const {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "criteria/axis_sums.h"
 #include "env/base/tensor.h"
 #include "env/space/space.h"
 
@@ -18,11 +20,16 @@ class UnitLayout {
  public:
   UnitLayout() = default;
   UnitLayout(std::string group, int64_t units, Member member)
-      : group_(std::move(group)), units_(units), member_(std::move(member)) {}
+      : group_(std::move(group)),
+        units_(units),
+        member_(std::make_shared<const Member>(std::move(member))) {}
+  /// Of one of the group's members, which has to outlive the layout: nothing is copied.
+  UnitLayout(const Group& group, const Member& member)
+      : group_(group.name), units_(group.units), member_(std::shared_ptr<void>(), &member) {}
   /// Row u of a parameter is unit u: for views made by hand.
   static UnitLayout Rows(const std::string& parameter, MemberRole role, int64_t units);
 
-  const Member& member() const { return member_; }
+  const Member& member() const { return *member_; }
   int64_t units() const { return units_; }  ///< of the group
 
   /// values: shaped like the parameter, any float dtype -> [units, elements] float64, CPU: row u
@@ -33,9 +40,11 @@ class UnitLayout {
   Tensor Sum(const Tensor& values) const;
   /// The same for |entry|^p, p > 0; p = 1 and p = 2 are the fast ones.
   Tensor SumPowers(const Tensor& values, double p) const;
+  /// The same, from sums of `values` that several groups share.
+  Tensor SumPowers(AxisSums& sums, const Tensor& values, double p) const;
 
  private:
-  bool blocked() const { return member_.blocks > 1 && member_.axis != 0; }
+  bool blocked() const { return member_->blocks > 1 && member_->axis != 0; }
   void Check(const Tensor& values) const;
   Tensor ToUnits(std::vector<double> by_coordinate) const;
   template <typename Function>
@@ -43,7 +52,7 @@ class UnitLayout {
 
   std::string group_;
   int64_t units_ = 0;
-  Member member_;
+  std::shared_ptr<const Member> member_;
 };
 
 }  // namespace espalier

@@ -100,6 +100,17 @@ TEST(UnitLayoutUnit, SumsStraightFromStorageEqualThoseOfGatheredRows) {
   ExpectSumsOfRows(CalibratedNetwork(1).network());
 }
 
+TEST(AxisSumsUnit, SumsBothAxesByHand) {
+  // Two blocks of rows: columns of rows 0..1 and of rows 2..3 apart.
+  const Tensor weight = at::tensor({1.0, -2.0, 3.0, 4.0, -5.0, 6.0, 7.0, 8.0}).view({4, 2});
+  for (const auto type : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16}) {
+    AxisSums sums(weight.to(type), 2);
+    EXPECT_EQ(sums.Of(0, 1), (std::vector<double>{3, 7, 11, 15}));
+    EXPECT_EQ(sums.Of(1, 1), (std::vector<double>{4, 6, 12, 14}));
+    EXPECT_EQ(sums.Of(1, 2), (std::vector<double>{10, 20, 74, 100}));
+  }
+}
+
 TEST(UnitLayoutUnit, SumsDoNotDependOnTheNumberOfThreads) {
   Rng rng(1);
   const Tensor weight = RandomTensor(rng, {300, 400, 3, 3});
@@ -109,10 +120,16 @@ TEST(UnitLayoutUnit, SumsDoNotDependOnTheNumberOfThreads) {
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   const Tensor one = layout.SumPowers(weight, 1);
+  AxisSums shared(weight, 1);
+  const Tensor from_shared = layout.SumPowers(shared, weight, 1);
   at::set_num_threads(3);
   const Tensor three = layout.SumPowers(weight, 1);
+  AxisSums shared_by_three(weight, 1);
+  const Tensor from_three = layout.SumPowers(shared_by_three, weight, 1);
   at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(one, three));
+  EXPECT_TRUE(at::equal(from_shared, from_three));
+  EXPECT_TRUE(at::allclose(one, from_shared, 1e-12));
   EXPECT_TRUE(at::allclose(one.flip(0), weight.to(at::kDouble).abs().sum({0, 2, 3}), 1e-12));
 }
 
