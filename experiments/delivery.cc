@@ -136,13 +136,13 @@ CutSource SourceFromJson(const nlohmann::json& json, const fs::path& folder) {
 
 void DeliverCut(const fs::path& out, const CutOrder& order, ordered_json& json,
                 const std::function<void(const std::string&)>& lap) {
-  const Network cut = Cut(order.space.network(), order.plan);
+  const StreamedCut cut = CutStreamed(order.space.network(), order.plan);
   lap("surgery");
-  const Certificate certificate =
-      CertifyOrThrow(out, order.space, order.selection, order.plan, cut, order.seed);
+  const Certificate certificate = CertifyOrThrow(out, order.space, order.selection, order.plan,
+                                                 cut.network, order.seed, cut.load);
   lap("certificate");
-  WriteDelivery(out, {.network = cut,
-                      .cut = cut,
+  WriteDelivery(out, {.network = cut.network,
+                      .load = cut.load,
                       .plan = order.plan,
                       .certificate = certificate,
                       .cost = json["cost"],
@@ -199,32 +199,34 @@ void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
                              {"pruned_from", delivery.plan.source_name},
                              {"normalisation", delivery.normalisation}};
   network.extras["extra/espalier.json"] = note.dump();
-  WritePt2(folder / "model.pt2", network);
+  const TensorLoader load = delivery.load ? delivery.load : LoaderOf(network.store);
+  WritePt2(folder / "model.pt2", network, load);
   std::map<std::string, std::string> metadata = {{"format", "pt"},
                                                  {"pruned_from", delivery.plan.source_name}};
   if (!delivery.normalisation.empty()) metadata["normalisation"] = delivery.normalisation;
-  SaveWeights(folder / "weights.safetensors", network.store, metadata);
-  WriteStateDict(folder / "state_dict.pt", network.store);
+  SaveWeights(folder / "weights.safetensors", network.store, metadata, load);
+  WriteStateDict(folder / "state_dict.pt", network.store, load);
 
-  WritePlan(folder / "plan.json", delivery.plan, delivery.cut.graph, delivery.source.space,
+  WritePlan(folder / "plan.json", delivery.plan, network.graph, delivery.source.space,
             delivery.cost);
 
   ordered_json certificate = ordered_json::parse(ToJson(delivery.certificate).dump());
   certificate["cost"] = delivery.cost;
   certificate["source"] = SourceToJson(delivery.source, folder);
-  certificate["delivered"] = {
-      {"weights_sha256", network.WeightsHash()},
-      {"trained_after_cut", network.WeightsHash() != delivery.cut.WeightsHash()}};
+  const std::string hash = WeightsHash(network.store, load);
+  certificate["delivered"] = {{"weights_sha256", hash},
+                              {"trained_after_cut", hash != delivery.certificate.pruned_sha256}};
   for (const auto& file : DeliveredFiles())
     certificate["delivered"]["files"][file] = Sha256OfFile(folder / file);
   WriteJson(folder / "certificate.json", certificate);
 }
 
 Certificate CertifyOrThrow(const fs::path& folder, const Space& space, const Selection& selection,
-                           const Plan& plan, const Network& cut, uint64_t seed) {
+                           const Plan& plan, const Network& cut, uint64_t seed,
+                           const TensorLoader& load) {
   Certificate certificate;
   try {
-    certificate = Certify(space, selection, plan, cut, seed);
+    certificate = Certify(space, selection, plan, cut, seed, load);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kModel) throw;
     certificate.failure = error.message();  // the cut network does not even run

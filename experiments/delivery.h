@@ -32,7 +32,7 @@ CutSource SourceFromJson(const nlohmann::json& json, const std::filesystem::path
 /// A cut network on its way out.
 struct Delivery {
   const Network& network;  ///< final weights, CPU
-  const Network& cut;      ///< right after the cut: what the certificate speaks about
+  TensorLoader load{};     ///< its tensors, where the store has only shapes
   const Plan& plan;
   const Certificate& certificate;
   nlohmann::ordered_json cost;  ///< before and after, per convention
@@ -58,7 +58,7 @@ void WriteDelivery(const std::filesystem::path& folder, const Delivery& delivery
 /// certificate and plan, is then all that is written.
 Certificate CertifyOrThrow(const std::filesystem::path& folder, const Space& space,
                            const Selection& selection, const Plan& plan, const Network& cut,
-                           uint64_t seed);
+                           uint64_t seed, const TensorLoader& load = {});
 
 /// A cut on its way from a plan to a folder.
 struct CutOrder {

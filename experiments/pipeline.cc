@@ -261,7 +261,6 @@ void Pipeline::Verify(const Candidate& candidate, const Network& final_network) 
                      candidate.plan, candidate.cut, seed);
   WriteDelivery(
       best, {.network = final_network,
-             .cut = candidate.cut,
              .plan = candidate.plan,
              .certificate = certificate,
              .cost = CostTable(*cost_, candidate.selection),

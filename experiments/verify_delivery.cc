@@ -146,10 +146,8 @@ class Verifier {
     const Splits splits = Splits::Load(config, &base_.network);
     const Task task = MakeTask({}, splits.test(), base_.network);
     const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
-    const Tensor factors = at::tensor(std::vector<float>(mask.begin(), mask.end())).to(at::kFloat);
-    const std::vector<Gate> gates = ReadGates(space, factors);
-    const Score masked = Evaluate(MaskedReference(space, mask), splits.test(), task,
-                                  {.fast = false, .gates = gates});
+    const Score masked =
+        Evaluate(MaskedReference(space, mask), splits.test(), task, {.fast = false});
     const Score pruned = Evaluate(cut, splits.test(), task, {.fast = false});
     constexpr double kHundredthOfAPoint = 1e-4;
     Check(Str(task.metric, " of masked and cut network"),

@@ -149,7 +149,7 @@ namespace {
 std::vector<ArgEdit> DeviceEdits(const Graph& graph, const std::vector<Tensor>& stored) {
   std::optional<at::Device> device;
   for (const Tensor& tensor : stored)
-    if (tensor.defined() && !device) device = tensor.device();
+    if (tensor.defined() && !tensor.is_meta() && !device) device = tensor.device();
   std::vector<ArgEdit> edits;
   for (size_t op = 0; op < graph.ops.size(); ++op)
     for (size_t arg = 0; arg < graph.ops[op].args.size(); ++arg) {

@@ -7,6 +7,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
+#include "env/graph/tensor_loader.h"
 
 namespace espalier {
 
@@ -133,18 +134,7 @@ ValueId Graph::FindStored(const std::string& target) const {
   return kNoValue;
 }
 
-std::string Network::WeightsHash() const {
-  std::vector<std::string> names = store.names();
-  std::sort(names.begin(), names.end());
-  std::string text;
-  for (const std::string& name : names) {
-    const Tensor tensor = store.Get(name).detach().cpu().contiguous();
-    text +=
-        Str(name, ' ', c10::toString(tensor.scalar_type()), ' ', tensor.sizes(), ' ',
-            Sha256Hex({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()}), '\n');
-  }
-  return Sha256Hex(text);
-}
+std::string Network::WeightsHash() const { return espalier::WeightsHash(store, LoaderOf(store)); }
 
 std::vector<Use> UsesOf(const Op& op) {
   std::vector<Use> uses;

@@ -1,6 +1,7 @@
 #include "env/graph/pt2_program.h"
 
 #include <ATen/ATen.h>
+#include <c10/util/strides.h>
 
 #include <map>
 #include <optional>
@@ -245,11 +246,12 @@ ordered_json TensorMeta(at::ScalarType dtype, ordered_json sizes, ordered_json s
 
 ordered_json StoredMeta(const Tensor& tensor, bool is_parameter, bool keep_strides) {
   ordered_json sizes = ordered_json::array(), strides = ordered_json::array();
-  const Tensor plain = keep_strides ? tensor.detach() : tensor.detach().contiguous();
-  for (const int64_t size : plain.sizes()) sizes.push_back({{"as_int", size}});
-  for (const int64_t stride : plain.strides()) strides.push_back({{"as_int", stride}});
+  const auto plain = c10::contiguous_strides(tensor.sizes());
+  for (const int64_t size : tensor.sizes()) sizes.push_back({{"as_int", size}});
+  for (const int64_t stride : keep_strides ? tensor.strides() : at::IntArrayRef(plain))
+    strides.push_back({{"as_int", stride}});
   return TensorMeta(tensor.scalar_type(), std::move(sizes), std::move(strides),
-                    {{"as_int", keep_strides ? plain.storage_offset() : 0}},
+                    {{"as_int", keep_strides ? tensor.storage_offset() : 0}},
                     is_parameter && tensor.is_floating_point());
 }
 

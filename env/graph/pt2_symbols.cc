@@ -5,6 +5,7 @@
 #include "env/base/error.h"
 #include "env/graph/executor.h"
 #include "env/graph/pt2_schema.h"
+#include "env/graph/tensor_loader.h"
 
 namespace espalier::pt2 {
 namespace {
@@ -38,7 +39,8 @@ std::vector<ValueRecord> RecordValues(const Network& network, int64_t batch) {
                                      : Describe(tensor);
                     }});
   const Executor executor(graph);
-  executor.Run(executor.Bind(network.store), SampleInputs(network, batch), {.taps = taps});
+  executor.Run(executor.Bind(ZerosForShapes(network.store)), SampleInputs(network, batch),
+               {.taps = taps});
   return seen;
 }
 

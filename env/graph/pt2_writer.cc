@@ -26,10 +26,13 @@ class TensorFolder {
         prefix_(std::move(prefix)),
         before_(std::move(before)) {}
 
-  void Add(const ParameterStore& store, const std::string& target, bool is_parameter) {
-    const Tensor tensor = store.Get(target).detach().cpu();
+  void Add(const ParameterStore& store, const std::string& target, bool is_parameter,
+           const TensorLoader& load) {
+    const Tensor tensor = load(store.Canonical(target)).detach().cpu();
     const ordered_json* known = before_.contains(target) ? &before_[target] : nullptr;
-    const bool keep = known && IsStillTheView(known->at("tensor_meta"), tensor);
+    // What was made for this call has no memory that other names could share.
+    const bool keep = known && tensor.is_alias_of(store.Get(target)) &&
+                      IsStillTheView(known->at("tensor_meta"), tensor);
     // Views that kept their place in one record still share it; all others stand on their own.
     const std::string key =
         keep ? Str("storage ", tensor.storage().data()) : store.Canonical(target);
@@ -105,7 +108,9 @@ ordered_json ProgramOf(const Network& network, ordered_json& origin) {
 
 }  // namespace
 
-void WritePt2(const std::filesystem::path& path, const Network& network) {
+void WritePt2(const std::filesystem::path& path, const Network& network,
+              const TensorLoader& given) {
+  const TensorLoader load = given ? given : LoaderOf(network.store);
   ordered_json origin = ordered_json::object();
   if (const auto found = network.extras.find(pt2::kOrigin); found != network.extras.end())
     origin = ordered_json::parse(found->second);
@@ -121,7 +126,7 @@ void WritePt2(const std::filesystem::path& path, const Network& network) {
     for (const std::string& target : network.store.names()) {  // the order of the state dict
       const StoreKind kind = network.store.Kind(target);
       (kind == StoreKind::kConstant ? constants : weights)
-          .Add(network.store, target, kind == StoreKind::kParameter);
+          .Add(network.store, target, kind == StoreKind::kParameter, load);
     }
     put(pt2::kWeightsConfig, weights.Config().dump());
     put(pt2::kConstantsConfig, constants.Config().dump());

@@ -225,7 +225,8 @@ std::string DtypeName(const std::string& tensor, at::ScalarType dtype) {
 
 TensorFile ReadSafetensors(const std::filesystem::path& path) { return Reader(path).Read(); }
 
-void WriteSafetensors(const std::filesystem::path& path, const TensorFile& file) {
+void WriteSafetensors(const std::filesystem::path& path, const TensorFile& file,
+                      const TensorLoader& load) {
   // Widest elements first, so that every tensor is aligned without holes.
   std::vector<std::pair<std::string, Tensor>> tensors = file.tensors;
   std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
@@ -260,7 +261,7 @@ void WriteSafetensors(const std::filesystem::path& path, const TensorFile& file)
     put(&length, kPrefix);
     put(text.data(), text.size());
     for (const auto& [name, tensor] : tensors) {
-      const Tensor plain = tensor.detach().cpu().contiguous();
+      const Tensor plain = (load ? load(name) : tensor).detach().cpu().contiguous();
       put(plain.const_data_ptr(), plain.nbytes());
     }
     out.close();

@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <c10/util/strides.h>
 #include <caffe2/serialize/inline_container.h>
 
 #include "env/base/error.h"
@@ -26,7 +27,7 @@ class StateDictPickle {
     body_ += "tQ";  // TUPLE, BINPERSID
     Int(0);         // storage offset
     Ints(tensor.sizes());
-    Ints(tensor.strides());
+    Ints(c10::contiguous_strides(tensor.sizes()));
     body_ += '\x89';  // NEWFALSE: requires_grad
     Global("collections", "OrderedDict");
     body_ += ")R";  // EMPTY_TUPLE, REDUCE: no backward hooks
@@ -89,7 +90,8 @@ class StateDictPickle {
 
 }  // namespace
 
-void WriteStateDict(const std::filesystem::path& path, const ParameterStore& store) {
+void WriteStateDict(const std::filesystem::path& path, const ParameterStore& store,
+                    const TensorLoader& load) {
   StateDictPickle pickle;
   std::map<std::string, size_t> storages;  // canonical name -> data/<number>
   std::vector<std::string> order;
@@ -98,14 +100,15 @@ void WriteStateDict(const std::filesystem::path& path, const ParameterStore& sto
     const std::string& canonical = store.Canonical(name);
     const auto [found, fresh] = storages.emplace(canonical, order.size());
     if (fresh) order.push_back(canonical);
-    pickle.Add(name, store.Get(name).detach().contiguous(), found->second);
+    pickle.Add(name, store.Get(name), found->second);
   }
   WriteArchive(path, [&](caffe2::serialize::PyTorchStreamWriter& writer) {
     const std::string text = pickle.Finish();
     writer.writeRecord("data.pkl", text.data(), text.size());
     writer.writeRecord("byteorder", "little", 6);
     for (size_t i = 0; i < order.size(); ++i) {
-      const Tensor plain = store.Get(order[i]).detach().cpu().contiguous();
+      const Tensor given = load ? load(order[i]) : store.Get(order[i]);
+      const Tensor plain = given.detach().cpu().contiguous();
       writer.writeRecord(Str("data/", i), plain.const_data_ptr(), plain.nbytes());
     }
   });

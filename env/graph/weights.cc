@@ -31,12 +31,12 @@ bool MayBeAbsent(const ParameterStore& store, const std::string& name) {
 }  // namespace
 
 void SaveWeights(const std::filesystem::path& path, const ParameterStore& store,
-                 std::map<std::string, std::string> metadata) {
+                 std::map<std::string, std::string> metadata, const TensorLoader& load) {
   TensorFile file;
   for (const std::string& name : store.CanonicalNames())
     file.tensors.emplace_back(name, store.Get(name));
   file.metadata = std::move(metadata);
-  WriteSafetensors(path, file);
+  WriteSafetensors(path, file, load);
 }
 
 void LoadWeights(const std::filesystem::path& path, ParameterStore& store) {

@@ -40,7 +40,7 @@ at::Generator Stream(uint64_t seed, std::string_view purpose) {
 /// Which precision a network is run in: its own, or float64 throughout.
 enum class Width { kOwn, kDouble };
 
-/// The type of the first floating parameter, which gates have to share.
+/// The type of the first floating parameter: how near the run in it can come.
 at::ScalarType OwnType(const Network& network) {
   for (const std::string& name : network.store.CanonicalNames())
     if (network.store.Get(name).is_floating_point()) return network.store.Get(name).scalar_type();
@@ -78,58 +78,67 @@ Graph Widened(Graph graph) {
   return graph;
 }
 
-/// The same weights in double, with normalisation parameters drawn at random, so that a leaked
-/// channel cannot hide behind a zero mean, and multipliers close to zero (layer scale) brought to
-/// order 1.
-ParameterStore Disturbed(const Network& network, const ParameterStore& from, uint64_t seed) {
-  ParameterStore store = from.Clone();
-  for (const std::string& name : store.CanonicalNames())
-    if (store.Get(name).is_floating_point()) store.Set(name, store.Get(name).to(at::kDouble));
-  at::Generator generator = Stream(seed, "certificate statistics");
-  for (const Op& op : network.graph.ops) {
-    const std::string& name = op.handle.operator_name().name;
-    const auto draw = [&](const char* argument, double low, double high) {
-      const ValueId id = op.ArgIndex(argument) < 0 ? kNoValue : op.ValueArg(argument);
-      if (id == kNoValue) return;
-      const std::string& target = network.graph.values[static_cast<size_t>(id)].target;
-      if (!target.empty()) store.Get(target).uniform_(low, high, generator);
-    };
-    if (name == "aten::mul")
-      for (const Use& use : UsesOf(op)) {
-        const std::string& target = network.graph.values[static_cast<size_t>(use.value)].target;
-        constexpr double kNoScale = 0.05;
-        if (target.empty() || !store.Get(target).is_floating_point()) continue;
-        if (MaxAbs(store.Get(target)) < kNoScale) store.Get(target).uniform_(0.5, 1.5, generator);
-      }
-    if (name == "aten::layer_norm" || name == "aten::group_norm" || name == "aten::rms_norm") {
-      draw("weight", 0.5, 1.5);
-      draw("bias", -1.5, 1.5);
-    }
-    if (name != "aten::batch_norm") continue;
-    draw("weight", 0.5, 1.5);  // depgraph: gamma, var ~ U(.5, 1.5), mean and beta of order 1
-    draw("bias", -1.5, 1.5);
-    draw("running_mean", -1.5, 1.5);
-    draw("running_var", 0.5, 1.5);
-  }
-  return store;
-}
-
-/// Runs one network on several stores with the same gates.
-class Runner {
+/// Weights in double, with normalisation parameters drawn at random, so that a leaked channel
+/// cannot hide behind a zero mean, and multipliers close to zero (layer scale) brought to order 1.
+class Disturbance {
  public:
-  explicit Runner(const Graph& graph) : executor_(graph) {}
-  Tensor Run(const ParameterStore& store, std::vector<Tensor> inputs,
-             const std::vector<Gate>& gates = {}) const {
-    for (Tensor& input : inputs) input = input.clone();  // a network may write into its inputs
-    std::vector<Tensor> outputs = executor_.Run(executor_.Bind(store), inputs, {.gates = gates});
-    for (Tensor& output : outputs) output = output.reshape({-1}).to(at::kDouble);
-    // Masked positions of an attention may hold infinities: equal on both sides or an error.
-    return at::nan_to_num(at::cat(outputs), std::numeric_limits<double>::quiet_NaN(), 1e30, -1e30);
+  Disturbance(const Network& network, uint64_t seed) : seed_(seed) {
+    for (const Op& op : network.graph.ops) {
+      const std::string& name = op.handle.operator_name().name;
+      const auto draw = [&](const char* argument, double low, double high) {
+        const ValueId id = op.ArgIndex(argument) < 0 ? kNoValue : op.ValueArg(argument);
+        if (id == kNoValue) return;
+        const std::string& target = network.graph.values[static_cast<size_t>(id)].target;
+        if (!target.empty()) ranges_[network.store.Canonical(target)] = {low, high};
+      };
+      if (name == "aten::mul")
+        for (const Use& use : UsesOf(op)) {
+          const std::string& target = network.graph.values[static_cast<size_t>(use.value)].target;
+          constexpr double kNoScale = 0.05;
+          if (target.empty() || !network.store.Get(target).is_floating_point()) continue;
+          if (MaxAbs(network.store.Get(target)) < kNoScale)
+            ranges_[network.store.Canonical(target)] = {0.5, 1.5};
+        }
+      if (name == "aten::layer_norm" || name == "aten::group_norm" || name == "aten::rms_norm") {
+        draw("weight", 0.5, 1.5);
+        draw("bias", -1.5, 1.5);
+      }
+      if (name != "aten::batch_norm") continue;
+      draw("weight", 0.5, 1.5);  // depgraph: gamma, var ~ U(.5, 1.5), mean and beta of order 1
+      draw("bias", -1.5, 1.5);
+      draw("running_mean", -1.5, 1.5);
+      draw("running_var", 0.5, 1.5);
+    }
+  }
+
+  bool Touches(const std::string& name) const { return ranges_.contains(name); }
+  /// tensor: what is stored under the canonical name; or a part of it where that is not touched.
+  Tensor Of(const std::string& name, const Tensor& tensor) const {
+    if (!tensor.is_floating_point()) return tensor;
+    const auto range = ranges_.find(name);
+    if (range == ranges_.end()) return tensor.detach().to(at::kDouble);
+    const auto [low, high] = range->second;
+    return at::empty(tensor.sizes(), at::kDouble)
+        .uniform_(low, high, Stream(seed_, Str("certificate statistics ", name)));
   }
 
  private:
-  Executor executor_;
+  const uint64_t seed_;
+  std::map<std::string, std::pair<double, double>> ranges_;  // by canonical name
 };
+
+/// All outputs of each run in one row, in double.
+std::vector<Tensor> Rows(const std::vector<std::vector<Tensor>>& runs) {
+  std::vector<Tensor> rows;
+  for (const std::vector<Tensor>& outputs : runs) {
+    std::vector<Tensor> flat;
+    for (const Tensor& output : outputs) flat.push_back(output.reshape({-1}).to(at::kDouble));
+    // Masked positions of an attention may hold infinities: equal on both sides or an error.
+    rows.push_back(
+        at::nan_to_num(at::cat(flat), std::numeric_limits<double>::quiet_NaN(), 1e30, -1e30));
+  }
+  return rows;
+}
 
 /// Two batch sizes where the batch is free.
 std::vector<int64_t> Batches(const Network& network) {
@@ -138,66 +147,87 @@ std::vector<int64_t> Batches(const Network& network) {
   return {1, 3};
 }
 
-Tensor MaskTensor(const Space& space, const Selection& selection, at::ScalarType dtype) {
-  const std::vector<uint8_t> mask = UnitMask(space, selection);
-  std::vector<int64_t> values(mask.begin(), mask.end());
-  return at::tensor(values, at::kLong).to(dtype);
-}
+/// What is cut, and how: the parts of a proof have it in common.
+struct Proof {
+  const Space& space;
+  const Plan& plan;
+  const Network& reference;  ///< masked by the selection
+  const Network& pruned;
+  const TensorLoader& load;  ///< the pruned network's tensors
+  uint64_t seed;
+};
+
+/// Small networks in double are kept from run to run.
+constexpr int64_t kMostRemembered = int64_t{256} << 20;
 
 /// Masked against pruned, in both precisions and at two batch sizes; the control beside it.
-void CompareMaskedAndPruned(const Space& space, const Selection& selection, const Plan& plan,
-                            const Network& pruned, uint64_t seed, Certificate& certificate) {
-  const Network& source = space.network();
-  const Network reference =
-      MaskedReference(space, EffectiveMask(space, UnitMask(space, selection)));
-  const Graph reference64 = Widened(reference.graph), source64 = Widened(source.graph),
-              pruned64 = Widened(pruned.graph);
-  const Runner masked(reference.graph), cut(pruned.graph), masked64(reference64), cut64(pruned64),
-      uncut64(source64);
-  const auto gates = ReadGates(space, MaskTensor(space, selection, OwnType(source)));
-  const auto gates64 = ReadGates(space, MaskTensor(space, selection, at::kDouble));
-  const ParameterStore disturbed = Disturbed(source, reference.store, seed);
-  const ParameterStore disturbed_cut = SliceStore(disturbed, plan);
-  certificate.control = 1e300;
-  for (const int64_t batch : Batches(source)) {
-    const auto x = RandomInputs(source, batch, seed, Width::kOwn);
-    const Tensor m = masked.Run(reference.store, x, gates);
-    const double error = MaxAbs(cut.Run(pruned.store, x) - m);
+void CompareMaskedAndPruned(const Proof& proof, Certificate& certificate) {
+  const Network& source = proof.space.network();
+  const auto inputs = [&](Width width) {
+    std::vector<std::vector<Tensor>> all;
+    for (const int64_t batch : Batches(source))
+      all.push_back(RandomInputs(source, batch, proof.seed, width));
+    return all;
+  };
+  const auto x = inputs(Width::kOwn), x64 = inputs(Width::kDouble);
+  const auto m = Rows(RunStreamed(proof.reference.graph, proof.reference.store,
+                                  LoaderOf(proof.reference.store), x));
+  const auto p = Rows(RunStreamed(proof.pruned.graph, proof.pruned.store, proof.load, x));
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double error = MaxAbs(p[i] - m[i]);
     Raise(certificate.max_abs_error, error);
-    Raise(certificate.max_rel_error, Relative(error, MaxAbs(m)));
-    const auto x64 = RandomInputs(source, batch, seed, Width::kDouble);
-    const Tensor m64 = masked64.Run(disturbed, x64, gates64);
-    const double scale = MaxAbs(m64);
-    const double error64 = MaxAbs(cut64.Run(disturbed_cut, x64) - m64);
-    Raise(certificate.max_rel_error_f64, Relative(error64, scale));
-    certificate.control =
-        std::min(certificate.control, MaxAbs(uncut64.Run(disturbed, x64) - m64) / scale);
+    Raise(certificate.max_rel_error, Relative(error, MaxAbs(m[i])));
+  }
+  const Disturbance disturbance(source, proof.seed);
+  const ParameterStore& store = proof.reference.store;
+  const TensorLoader disturbed =
+      Remembering([&](const std::string& name) { return disturbance.Of(name, store.Get(name)); },
+                  store, kMostRemembered);
+  const TensorLoader disturbed_cut = [&](const std::string& name) {
+    return disturbance.Touches(name)
+               ? SliceStored(proof.plan, name, disturbed(name))
+               : disturbance.Of(name, SliceStored(proof.plan, name, store.Get(name)));
+  };
+  const auto run64 = [&](const Network& network, const TensorLoader& load) {
+    return Rows(RunStreamed(Widened(network.graph), network.store, load, x64));
+  };
+  const auto m64 = run64(proof.reference, disturbed), p64 = run64(proof.pruned, disturbed_cut),
+             uncut64 = run64(source, disturbed);
+  certificate.control = 1e300;
+  for (size_t i = 0; i < x64.size(); ++i) {
+    const double scale = MaxAbs(m64[i]);
+    Raise(certificate.max_rel_error_f64, Relative(MaxAbs(p64[i] - m64[i]), scale));
+    certificate.control = std::min(certificate.control, MaxAbs(uncut64[i] - m64[i]) / scale);
   }
 }
 
 /// Producer rows of the chosen units, overwritten with noise of three times the weight's deviation.
-ParameterStore NoisyProducers(const Space& space, const ParameterStore& store,
-                              const std::vector<uint8_t>& chosen, uint64_t seed) {
-  ParameterStore noisy = store.Clone();
-  at::Generator generator = Stream(seed, "certificate noise");
+TensorLoader NoisyProducers(const Space& space, const ParameterStore& store,
+                            const std::vector<uint8_t>& chosen, uint64_t seed) {
+  std::map<std::string, std::map<int64_t, std::vector<int64_t>>> rows;  // parameter -> axis -> rows
   for (size_t g = 0; g < space.groups().size(); ++g)
     for (const Member& member : space.groups()[g].members) {
       if (member.role != MemberRole::kProducer || member.blocks > 1) continue;
-      const Tensor tensor = noisy.Get(member.parameter);
-      const double scale = 3 * (tensor.numel() > 1 ? tensor.std().item<double>() : 1.0);
-      std::vector<int64_t> rows;
       for (int64_t u = 0; u < member.units(); ++u)
         if (chosen[static_cast<size_t>(space.unit_offset(g) + member.first_unit + u)])
           for (int64_t k = 0; k < member.per_unit; ++k)
-            rows.push_back(member.indices[static_cast<size_t>(u * member.per_unit + k)]);
-      if (rows.empty()) continue;
-      const Tensor index = at::tensor(rows, at::kLong);
-      const Tensor noise =
-          at::randn(tensor.index_select(member.axis, index).sizes(), generator, tensor.options()) *
-          scale;
-      tensor.index_copy_(member.axis, index, noise);
+            rows[member.parameter][member.axis].push_back(
+                member.indices[static_cast<size_t>(u * member.per_unit + k)]);
     }
-  return noisy;
+  return [&store, seed, rows = std::move(rows)](const std::string& name) {
+    const auto found = rows.find(name);
+    if (found == rows.end()) return store.Get(name);
+    const Tensor tensor = store.Get(name).detach().clone();
+    at::Generator generator = Stream(seed, Str("certificate noise ", name));
+    const double scale = 3 * (tensor.numel() > 1 ? tensor.std().item<double>() : 1.0);
+    for (const auto& [axis, places] : found->second) {
+      const Tensor index = at::tensor(places, at::kLong);
+      std::vector<int64_t> sizes = tensor.sizes().vec();
+      sizes[static_cast<size_t>(axis)] = index.numel();
+      tensor.index_copy_(axis, index, at::randn(sizes, generator, tensor.options()) * scale);
+    }
+    return tensor;
+  };
 }
 
 void CheckInvariance(const Space& space, uint64_t seed, Certificate& certificate) {
@@ -216,44 +246,40 @@ void CheckInvariance(const Space& space, uint64_t seed, Certificate& certificate
   std::vector<uint8_t> mask(chosen.size());
   for (size_t unit = 0; unit < chosen.size(); ++unit) mask[unit] = !chosen[unit];
   mask = EffectiveMask(space, mask);
-  std::vector<int64_t> factors;
   for (size_t unit = 0; unit < mask.size(); ++unit) {
     chosen[unit] = !mask[unit];
     certificate.invariance_units += chosen[unit];
-    factors.push_back(mask[unit]);
   }
-  const auto gates = ReadGates(space, at::tensor(factors, at::kLong).to(OwnType(source)));
   const Network reference = MaskedReference(space, mask);
-  const Runner runner(reference.graph);
-  const auto x = RandomInputs(source, Batches(source).back(), seed, Width::kOwn);
-  const Tensor before = runner.Run(reference.store, x, gates);
-  const Tensor after = runner.Run(NoisyProducers(space, reference.store, chosen, seed), x, gates);
-  certificate.invariance_exact = at::equal(before, after);
+  const ParameterStore& store = reference.store;
+  const std::vector<std::vector<Tensor>> x = {
+      RandomInputs(source, Batches(source).back(), seed, Width::kOwn)};
+  const auto run = [&](const TensorLoader& load) {
+    return Rows(RunStreamed(reference.graph, store, load, x)).front();
+  };
+  certificate.invariance_exact =
+      at::equal(run(LoaderOf(store)), run(NoisyProducers(space, store, chosen, seed)));
 }
 
 /// The first op whose kept outputs differ between masked and pruned network.
-std::string FirstDifference(const Space& space, const Selection& selection, const Network& pruned,
-                            uint64_t seed) {
-  const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
-  const Network source = MaskedReference(space, mask);
-  const auto gates = ReadGates(space, MaskTensor(space, selection, OwnType(source)));
-  const auto x = RandomInputs(source, 1, seed, Width::kOwn);
-  const size_t values = space.network().graph.values.size();
-  std::vector<Tensor> expected(values), found(values);
-  const auto record = [&x](const Network& network, const std::vector<Gate>& attached,
-                           std::vector<Tensor>& values) {
+std::string FirstDifference(const Proof& proof, const std::vector<uint8_t>& mask) {
+  const Space& space = proof.space;
+  const auto x = RandomInputs(space.network(), 1, proof.seed, Width::kOwn);
+  const auto record = [&](const Graph& graph, const ParameterStore& store) {
+    std::vector<Tensor> values(graph.values.size());
     std::vector<Tap> taps;
     for (size_t id = 0; id < values.size(); ++id)
       taps.push_back(
           {static_cast<ValueId>(id), [&values, id](const Tensor& t) { values[id] = t.clone(); }});
-    const Executor executor(network.graph);
-    std::vector<Tensor> inputs;
-    for (const Tensor& input : x) inputs.push_back(input.clone());
-    executor.Run(executor.Bind(network.store), inputs, {.gates = attached, .taps = taps});
+    const Executor executor(graph);
+    executor.Run(executor.Bind(store), x, {.taps = taps});
+    return values;
   };
-  record(source, gates, expected);
-  record(pruned, {}, found);
-  for (const Op& op : source.graph.ops) {
+  ParameterStore pruned = proof.pruned.store;
+  for (const std::string& name : pruned.CanonicalNames()) pruned.Set(name, proof.load(name));
+  const auto expected = record(proof.reference.graph, proof.reference.store);
+  const auto found = record(proof.pruned.graph, pruned);
+  for (const Op& op : space.network().graph.ops) {
     if (op.outputs.empty()) continue;
     const auto id = static_cast<size_t>(op.outputs.front());
     Tensor kept = expected[id];
@@ -284,13 +310,17 @@ std::string FirstDifference(const Space& space, const Selection& selection, cons
 }  // namespace
 
 Certificate Certify(const Space& space, const Selection& selection, const Plan& plan,
-                    const Network& pruned, uint64_t seed) {
+                    const Network& pruned, uint64_t seed, const TensorLoader& load) {
   const at::NoGradGuard no_grad;
+  const TensorLoader content = load ? load : LoaderOf(pruned.store);
+  const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+  const Network reference = MaskedReference(space, mask);
+  const Proof proof{space, plan, reference, pruned, content, seed};
   Certificate certificate;
   certificate.source_sha256 = space.network().WeightsHash();
-  certificate.pruned_sha256 = pruned.WeightsHash();
+  certificate.pruned_sha256 = WeightsHash(pruned.store, content);
   certificate.plan_sha256 = Sha256Hex(ToJson(plan).dump());
-  CompareMaskedAndPruned(space, selection, plan, pruned, seed, certificate);
+  CompareMaskedAndPruned(proof, certificate);
   CheckInvariance(space, seed, certificate);
   const bool cuts_nothing = plan.kept.empty();
   // A statistic taken in another order rounds differently, layer after layer.
@@ -306,7 +336,7 @@ Certificate Certify(const Space& space, const Selection& selection, const Plan& 
                        (cuts_nothing || certificate.control >= kLeastControl);
   if (certificate.passed) return certificate;
   if (!equal)
-    certificate.failure = FirstDifference(space, selection, pruned, seed);
+    certificate.failure = FirstDifference(proof, mask);
   else if (!certificate.invariance_exact)
     certificate.failure = "noise in removed producers reaches the output";
   else

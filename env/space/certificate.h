@@ -30,8 +30,10 @@ struct Certificate {
   std::string source_sha256, pruned_sha256, plan_sha256;  ///< weight hashes, plan JSON hash
 };
 
+/// load: content of the pruned network's tensors where its store has only shapes (CutStreamed).
+/// Memory   in double there are only the weights of the op that runs, unless all are small.
 Certificate Certify(const Space& space, const Selection& selection, const Plan& plan,
-                    const Network& pruned, uint64_t seed = 0);
+                    const Network& pruned, uint64_t seed = 0, const TensorLoader& load = {});
 nlohmann::json ToJson(const Certificate& certificate);
 Certificate CertificateFromJson(const nlohmann::json& json);
 

@@ -80,31 +80,75 @@ TORCH_LIBRARY(espalier_masked, library) {
 
 /// The mask in the shape in which it broadcasts to the argument.
 Tensor MaskOf(const ReadPoint& point, const std::vector<uint8_t>& mask, size_t rank) {
-  std::vector<float> kept;
-  for (const int32_t unit : point.unit)
-    kept.push_back(unit < 0 || mask[static_cast<size_t>(unit)] ? 1.0F : 0.0F);
   std::vector<int64_t> shape = point.shape;
   if (point.axis >= 0) {
     shape.assign(rank, 1);
-    shape[static_cast<size_t>(point.axis)] = static_cast<int64_t>(kept.size());
+    shape[static_cast<size_t>(point.axis)] = static_cast<int64_t>(point.unit.size());
   }
-  return at::tensor(kept).view(shape);
+  Tensor kept = at::ones(shape, at::kBool);  // fits any type it is multiplied with
+  bool* entry = kept.mutable_data_ptr<bool>();
+  for (const int32_t unit : point.unit) *entry++ = unit < 0 || mask[static_cast<size_t>(unit)];
+  return kept;
 }
 
-}  // namespace
+class Masker {
+ public:
+  Masker(const Space& space, const std::vector<uint8_t>& mask)
+      : space_(space), mask_(mask), reference_(space.network()) {}
 
-Network MaskedReference(const Space& space, const std::vector<uint8_t>& mask) {
-  Network reference = space.network();
-  Graph& graph = reference.graph;
-  for (const ReadPoint& point : space.norms()) {
-    Op& op = graph.ops[static_cast<size_t>(point.op)];
+  Network Run() {
+    for (const ReadPoint& point : space_.norms()) MaskNorm(point);
+    auto read = space_.reads().begin();
+    std::vector<Op> ops;
+    for (size_t i = 0; i < reference_.graph.ops.size(); ++i) {
+      Op& op = reference_.graph.ops[i];
+      for (; read != space_.reads().end() && read->op == static_cast<int32_t>(i); ++read)
+        MaskRead(*read, op, ops);
+      ops.push_back(std::move(op));
+    }
+    ESPALIER_CHECK(read == space_.reads().end(), "reads are not in the order of the ops");
+    for (size_t i = 0; i < ops.size(); ++i)
+      for (const ValueId output : ops[i].outputs)
+        reference_.graph.values[static_cast<size_t>(output)].producer = static_cast<int32_t>(i);
+    reference_.graph.ops = std::move(ops);
+    return std::move(reference_);
+  }
+
+ private:
+  /// A stored mask for the argument `value`, and the value that reads it.
+  ValueId AddMask(const ReadPoint& point, ValueId value, const Op& op) {
+    const std::string name = Str("espalier_mask.", op.name, ".", count_++);
+    const size_t rank = space_.values()[static_cast<size_t>(value)].sizes.size();
+    reference_.store.Add(name, MaskOf(point, mask_, rank), StoreKind::kConstant);
+    return AddValue({name, ValueKind::kConstant, name, -1});
+  }
+
+  ValueId AddValue(Value value) {
+    reference_.graph.values.push_back(std::move(value));
+    return static_cast<ValueId>(reference_.graph.values.size() - 1);
+  }
+
+  /// What is read is multiplied first, by an op of its own.
+  void MaskRead(const ReadPoint& point, Op& op, std::vector<Op>& ops) {
+    Arg& arg = op.args[static_cast<size_t>(point.arg)];
+    auto* list = std::get_if<ValueList>(&arg);
+    ValueId& input = list ? list->ids[static_cast<size_t>(point.element)] : std::get<ValueId>(arg);
+    const ValueId kept = AddMask(point, input, op);
+    const std::string name = Str("masked_", op.name, "_", count_);
+    const ValueId product = AddValue({name, ValueKind::kResult, "", -1});
+    ops.push_back({.name = name,
+                   .handle = FindOperator("aten::mul", "Tensor"),
+                   .args = {input, kept},
+                   .outputs = {product},
+                   .module_path = op.module_path,
+                   .module_type = ""});
+    input = product;
+  }
+
+  void MaskNorm(const ReadPoint& point) {
+    Op& op = reference_.graph.ops[static_cast<size_t>(point.op)];
     const ValueId input = std::get<ValueId>(op.args[static_cast<size_t>(point.arg)]);
-    const std::string stored = Str("espalier_mask.", op.name);
-    reference.store.Add(
-        stored, MaskOf(point, mask, space.values()[static_cast<size_t>(input)].sizes.size()),
-        StoreKind::kConstant);
-    graph.values.push_back({Str("mask_", op.name), ValueKind::kConstant, stored, -1});
-    const auto value = static_cast<ValueId>(graph.values.size() - 1);
+    const ValueId value = AddMask(point, input, op);
     const auto arg = [&](const char* name) {
       return op.args[static_cast<size_t>(op.ArgIndex(name))];
     };
@@ -123,7 +167,17 @@ Network MaskedReference(const Space& space, const std::vector<uint8_t>& mask) {
     op.handle = FindOperator("espalier_masked::" + name.substr(6), "");
     op.args = std::move(args);
   }
-  return reference;
+
+  const Space& space_;
+  const std::vector<uint8_t>& mask_;
+  Network reference_;
+  int count_ = 0;
+};
+
+}  // namespace
+
+Network MaskedReference(const Space& space, const std::vector<uint8_t>& mask) {
+  return Masker(space, mask).Run();
 }
 
 }  // namespace espalier

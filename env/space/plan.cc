@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <unordered_map>
 
@@ -141,35 +140,6 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
   }
 }
 
-/// The new argument; entries that are computed stay as `current` has them.
-Arg EditValue(const LiteralEdit& edit, const Arg& current) {
-  if (!edit.is_list) return c10::IValue(edit.to.front());
-  const auto* computed = std::get_if<ScalarList>(&current);
-  if (computed == nullptr) return c10::IValue(edit.to);
-  if (computed->items.size() != edit.to.size())
-    throw Error(ErrorKind::kModel,
-                Str("the plan edits '", edit.argument, "' of node '", edit.node, "', which has ",
-                    computed->items.size(), " entries, not ", edit.to.size()));
-  ScalarList list = *computed;
-  for (size_t i = 0; i < edit.to.size(); ++i)
-    if (edit.to[i] != kComputed) list.items[i] = edit.to[i];
-  return list;
-}
-
-/// Entries of an index buffer in the numbering of what is kept.
-Tensor Renumber(const Tensor& entries, const std::vector<int64_t>& kept) {
-  Tensor renumbered = entries.to(at::kLong).contiguous().clone();
-  int64_t* data = renumbered.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < renumbered.numel(); ++i) {
-    const auto found = std::lower_bound(kept.begin(), kept.end(), data[i]);
-    if (found == kept.end() || *found != data[i])
-      throw Error(ErrorKind::kModel,
-                  Str("the plan removes coordinate ", data[i], ", which an index still names"));
-    data[i] = found - kept.begin();
-  }
-  return renumbered.to(entries.options());
-}
-
 }  // namespace
 
 Plan MakePlan(const Space& space, const Selection& selection) {
@@ -192,158 +162,6 @@ Plan MakePlan(const Space& space, const Selection& selection) {
     plan.groups.push_back({space.groups()[g].name, space.groups()[g].units, selection[g]});
   plan.edits = FollowLiterals(space, mask);
   return plan;
-}
-
-namespace {
-
-/// What is kept of a contiguous tensor on the CPU, copied in one pass over all axes.
-class Gatherer {
- public:
-  Gatherer(const Tensor& tensor, const std::vector<KeptAxis>& axes)
-      : rows_(tensor.size(0)), kept_(static_cast<size_t>(tensor.dim())) {
-    std::vector<int64_t> sizes = tensor.sizes().vec();
-    for (const KeptAxis& axis : axes) {
-      const auto number = static_cast<size_t>(axis.axis);
-      kept_[number] = &axis;
-      last_ = std::max(last_, number);
-      sizes[number] = static_cast<int64_t>(axis.kept.front().size());
-    }
-    for (int64_t axis = 0; axis < tensor.dim(); ++axis)
-      strides_.push_back(static_cast<size_t>(tensor.stride(axis) * tensor.element_size()));
-    sizes_ = tensor.sizes();
-    result_ = at::empty(sizes, tensor.options());
-    to_ = static_cast<char*>(result_.mutable_data_ptr());
-    Copy(static_cast<const char*>(tensor.const_data_ptr()), 0, 0);
-  }
-  const Tensor& result() const { return result_; }
-
- private:
-  void Copy(const char* from, size_t axis, int64_t row) {
-    const KeptAxis* kept = kept_[axis];
-    if (kept == nullptr) {
-      for (int64_t i = 0; i < sizes_[axis]; ++i)
-        Copy(from + static_cast<size_t>(i) * strides_[axis], axis + 1, axis == 0 ? i : row);
-      return;
-    }
-    // With several lists, each is that of a block of rows.
-    const auto blocks = static_cast<int64_t>(kept->kept.size());
-    const std::vector<int64_t>& list = kept->kept[static_cast<size_t>(row * blocks / rows_)];
-    if (axis == last_) return CopyLast(from, list);
-    for (const int64_t i : list)
-      Copy(from + static_cast<size_t>(i) * strides_[axis], axis + 1, axis == 0 ? i : row);
-  }
-
-  void CopyLast(const char* from, const std::vector<int64_t>& list) {
-    const size_t bytes = strides_[last_];
-    if (bytes == 4) return CopyElements<uint32_t>(from, list);
-    if (bytes == 2) return CopyElements<uint16_t>(from, list);
-    for (const int64_t index : list) {
-      std::memcpy(to_, from + static_cast<size_t>(index) * bytes, bytes);
-      to_ += bytes;
-    }
-  }
-
-  template <typename Element>
-  void CopyElements(const char* from, const std::vector<int64_t>& list) {
-    const auto* source = reinterpret_cast<const Element*>(from);
-    auto* target = reinterpret_cast<Element*>(to_);
-    for (const int64_t index : list) *target++ = source[index];
-    to_ = reinterpret_cast<char*>(target);
-  }
-
-  const int64_t rows_;
-  at::IntArrayRef sizes_;
-  std::vector<size_t> strides_;        // in bytes
-  std::vector<const KeptAxis*> kept_;  // by axis; null = all of it
-  size_t last_ = 0;                    // the last axis that is cut
-  Tensor result_;
-  char* to_ = nullptr;
-};
-
-}  // namespace
-
-Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
-  Tensor sliced = tensor.detach();
-  if (axes.empty()) return sliced.clone();
-  if (sliced.is_cpu() && sliced.is_contiguous()) return Gatherer(sliced, axes).result();
-  // Per-block lists refer to blocks of the uncut axis 0, so they are gathered before it.
-  std::vector<const KeptAxis*> order;
-  for (const KeptAxis& axis : axes) order.push_back(&axis);
-  std::stable_sort(order.begin(), order.end(), [](const KeptAxis* a, const KeptAxis* b) {
-    return a->kept.size() > b->kept.size();
-  });
-  for (const KeptAxis* axis : order) {
-    std::vector<Tensor> blocks = sliced.chunk(static_cast<int64_t>(axis->kept.size()), 0);
-    for (size_t b = 0; b < blocks.size(); ++b)
-      blocks[b] = blocks[b].index_select(axis->axis,
-                                         at::tensor(axis->kept[b], at::kLong).to(tensor.device()));
-    sliced = blocks.size() == 1 ? blocks[0] : at::cat(blocks, 0);
-  }
-  return sliced.contiguous(tensor.suggest_memory_format());
-}
-
-ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {
-  for (const auto& [name, axes] : plan.kept) {
-    if (!store.Has(name))
-      throw Error(ErrorKind::kModel, Str("the plan cuts '", name, "', which this network lacks"),
-                  SuggestName(name, store.names()));
-    const Tensor& tensor = store.Get(name);
-    for (const KeptAxis& axis : axes) {
-      const bool in_range = axis.axis >= 0 && axis.axis < tensor.dim();
-      if (in_range && tensor.size(0) % static_cast<int64_t>(axis.kept.size()) != 0)
-        throw Error(ErrorKind::kModel,
-                    Str("the plan cuts axis ", axis.axis, " of '", name, "' in ", axis.kept.size(),
-                        " blocks of axis 0, which has ", tensor.size(0)),
-                    "is this the plan of another network?");
-      for (const auto& list : axis.kept)
-        if (!in_range || list.empty() || list.front() < 0 || list.back() >= tensor.size(axis.axis))
-          throw Error(ErrorKind::kModel,
-                      Str("the plan keeps indices outside axis ", axis.axis, " of '", name,
-                          "', which is ", tensor.sizes()),
-                      "is this the plan of another network?");
-    }
-  }
-  ParameterStore sliced = store;
-  for (const std::string& name : store.CanonicalNames()) {
-    const auto found = plan.kept.find(name);
-    const Tensor& tensor = store.Get(name);
-    Tensor cut =
-        found == plan.kept.end() ? tensor.detach().clone() : SliceTensor(tensor, found->second);
-    if (const auto numbers = plan.renumbered.find(name); numbers != plan.renumbered.end())
-      cut = Renumber(cut, numbers->second);
-    sliced.Set(name, cut);
-  }
-  return sliced;
-}
-
-std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan) {
-  std::vector<ArgEdit> edits;
-  for (const LiteralEdit& edit : plan.edits) {
-    const bool known = edit.op_index >= 0 &&
-                       edit.op_index < static_cast<int32_t>(graph.ops.size()) &&
-                       graph.ops[static_cast<size_t>(edit.op_index)].name == edit.node;
-    const auto named = std::find_if(graph.ops.begin(), graph.ops.end(),
-                                    [&](const Op& op) { return op.name == edit.node; });
-    if (!known && named == graph.ops.end())
-      throw Error(ErrorKind::kModel, Str("the plan edits node '", edit.node, "', which is absent"));
-    const auto index = known ? edit.op_index : static_cast<int32_t>(named - graph.ops.begin());
-    const int arg = graph.ops[static_cast<size_t>(index)].ArgIndex(edit.argument);
-    if (arg < 0)
-      throw Error(ErrorKind::kModel,
-                  Str("node '", edit.node, "' has no argument '", edit.argument, "'"));
-    edits.push_back(
-        {index, arg,
-         EditValue(edit, graph.ops[static_cast<size_t>(index)].args[static_cast<size_t>(arg)])});
-  }
-  return edits;
-}
-
-Network Cut(const Network& network, const Plan& plan) {
-  Network pruned = network;
-  pruned.store = SliceStore(network.store, plan);
-  for (const ArgEdit& edit : ExecutorEdits(network.graph, plan))
-    pruned.graph.ops[static_cast<size_t>(edit.op)].args[static_cast<size_t>(edit.arg)] = edit.value;
-  return pruned;
 }
 
 }  // namespace espalier

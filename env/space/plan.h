@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "env/graph/tensor_loader.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -73,13 +74,23 @@ nlohmann::json ToJson(const Plan& plan);
 Plan PlanFromJson(const nlohmann::json& json);
 Plan ReadPlan(const std::filesystem::path& path);  ///< plan.json; also kIo, and names the file
 
-/// One gather per (parameter, axis); ties stay ties. The tensors are fresh copies.
+/// One gather per parameter; ties stay ties. The tensors are fresh copies; those of a large store
+/// lie in one piece of memory, which stays as long as one of them does.
 /// Errors: kModel when the plan does not fit the store (another network's plan).
 ParameterStore SliceStore(const ParameterStore& store, const Plan& plan);
 /// The same kept sets for anything keyed by parameter name: optimiser state, EMA copies.
 Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes);
+/// One tensor of a network as the plan makes it, by canonical name.
+Tensor SliceStored(const Plan& plan, const std::string& name, const Tensor& tensor);
 std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan);
 /// The physically smaller network: sliced store, edited literals.
 Network Cut(const Network& network, const Plan& plan);
+
+/// The same for networks too large to be there twice.
+struct StreamedCut {
+  Network network;    ///< floating tensors of its store have a shape, but no content (meta)
+  TensorLoader load;  ///< makes that: borrows the uncut network and the plan
+};
+StreamedCut CutStreamed(const Network& network, const Plan& plan);
 
 }  // namespace espalier

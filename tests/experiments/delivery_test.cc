@@ -53,7 +53,6 @@ class DeliveryUnit : public testing::Test {
     const fs::path out = temp_ / name / "cut";
     const Certificate certificate = CertifyOrThrow(out, space, selection_, plan, cut, 0);
     WriteDelivery(out, {.network = cut,
-                        .cut = cut,
                         .plan = plan,
                         .certificate = certificate,
                         .cost = CostTable(cost_, selection_),

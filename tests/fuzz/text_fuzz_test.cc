@@ -233,7 +233,6 @@ TEST(CertificateFuzzProperty, HostileCertificates) {
   CutSource source;
   source.model.name = "small";
   WriteDelivery(folder.path(), {.network = cut,
-                                .cut = cut,
                                 .plan = small.plan,
                                 .certificate = Certify(small.space, selection, small.plan, cut),
                                 .cost = CostTable(cost, selection),
