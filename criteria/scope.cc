@@ -13,6 +13,7 @@ namespace espalier {
 namespace {
 
 constexpr int kBisections = 50;
+constexpr double kGone = 0.01;  // a keep ratio at which a branch goes
 
 /// A budget's nearest kept counts for a share, smaller shares never keeping more.
 using Allocator = std::function<Decision(double share)>;
@@ -20,7 +21,8 @@ using Allocator = std::function<Decision(double share)>;
 Decision RatiosOf(const std::vector<int64_t>& kept, const std::vector<int64_t>& units) {
   Decision ratios;
   for (size_t g = 0; g < kept.size(); ++g)
-    ratios.push_back(static_cast<double>(kept[g]) / static_cast<double>(units[g]));
+    ratios.push_back(kept[g] == 0 ? kGone
+                                  : static_cast<double>(kept[g]) / static_cast<double>(units[g]));
   return ratios;
 }
 
@@ -60,14 +62,17 @@ Ranked RankUnits(const Scores& scores, const std::vector<int64_t>& classes) {
   return ranked;
 }
 
-std::vector<int64_t> CountsOf(const Ranked& ranked, size_t groups, double share) {
-  std::vector<int64_t> kept(groups, 0);
+/// least: [groups].
+std::vector<int64_t> CountsOf(const Ranked& ranked, const std::vector<int64_t>& least,
+                              double share) {
+  std::vector<int64_t> kept(least.size(), 0);
   for (const auto& [number, order] : ranked) {
     const auto wanted = static_cast<size_t>(
         std::floor(share * static_cast<double>(order.size()) + 1e-9));  // 0.3 * 10 is 3
     for (size_t i = 0; i < std::min(wanted, order.size()); ++i) ++kept[order[i]];
   }
-  for (int64_t& count : kept) count = std::max<int64_t>(count, 1);
+  for (size_t g = 0; g < kept.size(); ++g)
+    kept[g] = std::max(kept[g], std::min<int64_t>(least[g], 1));
   return kept;
 }
 
@@ -97,7 +102,7 @@ Scope ParseScope(const std::string& name) {
 
 std::vector<int64_t> CountsAtShare(const Scores& scores, const std::vector<int64_t>& classes,
                                    double share) {
-  return CountsOf(RankUnits(scores, classes), scores.size(), share);
+  return CountsOf(RankUnits(scores, classes), std::vector<int64_t>(scores.size(), 1), share);
 }
 
 std::vector<double> EntropyShares(std::span<const double> scores, double mean_removed,
@@ -201,7 +206,7 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
   }
   const Ranked ranked = RankUnits(scores, classes);
   Ranking ranking = FitToBudget(cost, budget, [&](double share) {
-    return RatiosOf(CountsOf(ranked, units.size(), share), units);
+    return RatiosOf(CountsOf(ranked, cost.least(), share), units);
   });
   ranking.classes = count;
   return ranking;

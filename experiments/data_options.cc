@@ -69,13 +69,15 @@ void AddSpaceOptions(OptionList& add) {
   add.Flag("decouple-residuals", "separate residual branches from their trunk");
   add.Text("attention", "WHAT", "dims",
            "what of an attention can go: dims of its heads, heads, or both");
+  add.Flag("depth", "whole residual branches can go too");
   add.List("exclude", "PATTERN", "module path that is not cut, * is any text; may be repeated");
 }
 
 SpaceOptions ReadSpaceOptions(const Arguments& arguments) {
   return {.decouple_residuals = arguments.Has("decouple-residuals"),
           .exclude = arguments.List("exclude"),
-          .attention = arguments.Text("attention")};
+          .attention = arguments.Text("attention"),
+          .depth = arguments.Has("depth")};
 }
 
 std::string DataHash(const Splits& splits) {

@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 ordered_json SpaceToJson(const SpaceConfig& space) {
   return {{"decouple_residuals", space.decouple_residuals},
           {"exclude", space.exclude},
-          {"attention", space.attention}};
+          {"attention", space.attention},
+          {"depth", space.depth}};
 }
 
 std::vector<std::string> TextsOf(const nlohmann::json& list) {
@@ -54,6 +55,7 @@ SpaceConfig SpaceFromJson(const nlohmann::json& json) {
                     .exclude = JsonMember(json, "exclude", TextsOf)};
   if (json.contains("attention"))  // absent in files made before heads could be cut
     space.attention = JsonMember(json, "attention", AttentionOf);
+  if (json.contains("depth")) space.depth = JsonMember(json, "depth", BoolOf);
   return space;
 }
 
@@ -86,6 +88,7 @@ void CheckKept(const Group& group, const Plan::GroupKept& planned) {
   };
   if (planned.units != group.units)
     bad(Str("has ", planned.units, " units, this network's has ", group.units));
+  if (planned.kept.empty() && group.least == 0) return;
   if (planned.kept.empty() || planned.kept.back() >= group.units)
     bad(planned.kept.empty() ? "keeps nothing" : Str("keeps unit ", planned.kept.back()));
   std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
@@ -105,7 +108,8 @@ CutSource SourceOf(const ModelSource& model, uint64_t seed, const SpaceOptions& 
           .seed = seed,
           .space = {.decouple_residuals = options.decouple_residuals,
                     .exclude = options.exclude,
-                    .attention = options.attention},
+                    .attention = options.attention,
+                    .depth = options.depth},
           .file_sha256 = model.file_sha256};
 }
 
@@ -181,13 +185,11 @@ const std::vector<std::string>& DeliveredFiles() {
   return kFiles;
 }
 
-void WritePlan(const fs::path& file, const Plan& plan, const Graph& graph, const SpaceConfig& space,
+void WritePlan(const fs::path& file, const Plan& plan, const SpaceConfig& space,
                const ordered_json& cost) {
   ordered_json json = ordered_json::parse(ToJson(plan).dump());
-  for (size_t i = 0; i < plan.edits.size(); ++i) {  // where an eager model has the number
-    const auto op = static_cast<size_t>(plan.edits[i].op_index);
-    json["edits"][i]["module"] = graph.ops.at(op).module_path;
-  }
+  for (size_t i = 0; i < plan.edits.size(); ++i)  // where an eager model has the number
+    json["edits"][i]["module"] = plan.edits[i].module;
   json["space"] = SpaceToJson(space);
   json["cost"] = cost.at("canonical");
   WriteFileAtomic(file, json.dump() + "\n");
@@ -207,8 +209,7 @@ void WriteDelivery(const fs::path& folder, const Delivery& delivery) {
   SaveWeights(folder / "weights.safetensors", network.store, metadata, load);
   WriteStateDict(folder / "state_dict.pt", network.store, load);
 
-  WritePlan(folder / "plan.json", delivery.plan, network.graph, delivery.source.space,
-            delivery.cost);
+  WritePlan(folder / "plan.json", delivery.plan, delivery.source.space, delivery.cost);
 
   ordered_json certificate = ordered_json::parse(ToJson(delivery.certificate).dump());
   certificate["cost"] = delivery.cost;
@@ -277,6 +278,7 @@ SavedCertificate ReadCertificate(const fs::path& path) {
 
 Selection SelectionOf(const Space& space, const Plan& plan) {
   Selection selection(space.groups().size());
+  std::vector<bool> known(selection.size());
   for (const auto& group : plan.groups) {
     const int32_t index = space.FindGroup(group.name);
     if (index < 0)
@@ -285,9 +287,10 @@ Selection SelectionOf(const Space& space, const Plan& plan) {
                   "is this the plan of another network, or of other --exclude patterns?");
     CheckKept(space.groups()[static_cast<size_t>(index)], group);
     selection[static_cast<size_t>(index)] = group.kept;
+    known[static_cast<size_t>(index)] = true;
   }
   for (size_t group = 0; group < selection.size(); ++group)
-    if (selection[group].empty())
+    if (!known[group])
       throw Error(ErrorKind::kModel,
                   Str("the plan says nothing about group '", space.groups()[group].name, "'"));
   return selection;

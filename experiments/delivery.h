@@ -46,9 +46,9 @@ void CheckOutFolder(const std::filesystem::path& out);
 /// The files WriteDelivery writes, certificate.json apart.
 const std::vector<std::string>& DeliveredFiles();
 
-/// plan.json as `espalier apply` takes it. graph: of the network, cut or not; cost: CostTable's.
-void WritePlan(const std::filesystem::path& file, const Plan& plan, const Graph& graph,
-               const SpaceConfig& space, const nlohmann::ordered_json& cost);
+/// plan.json as `espalier apply` takes it. cost: CostTable's.
+void WritePlan(const std::filesystem::path& file, const Plan& plan, const SpaceConfig& space,
+               const nlohmann::ordered_json& cost);
 
 /// Writes model.pt2, weights.safetensors, state_dict.pt, plan.json and, last, certificate.json.
 void WriteDelivery(const std::filesystem::path& folder, const Delivery& delivery);

@@ -125,7 +125,7 @@ void Pipeline::WriteFront(const std::filesystem::path& folder, const nlohmann::j
     Plan plan = MakePlan(*space_, selection);
     plan.source_sha256 = space_->network().WeightsHash();
     WritePlan(folder / Str("front-", row.at("budget").get<double>(), ".plan.json"), plan,
-              space_->network().graph, config_.space, CostTable(*cost_, selection));
+              config_.space, CostTable(*cost_, selection));
   }
 }
 

@@ -145,11 +145,15 @@ ordered_json PlanEffects(const Space& space, const Plan& plan) {
     effects["groups"].push_back(GroupEffect(space.groups()[static_cast<size_t>(index)], kept.kept));
   }
   for (const auto& [name, axes] : plan.kept) {
+    if (std::binary_search(plan.removed.begin(), plan.removed.end(), name)) continue;
     const auto sizes = space.network().store.Get(name).sizes().vec();
     effects["parameters"].push_back(
         {{"name", name}, {"from", sizes}, {"to", SizesAfter(sizes, axes)}});
   }
   effects["edits"] = ordered_json::parse(ToJson(plan)["edits"].dump());
+  effects["branches"] = ordered_json::array();
+  for (const auto& branch : plan.branches) effects["branches"].push_back(branch.node);
+  effects["removed"] = plan.removed;
   effects["renumbered"] = ordered_json::array();
   for (const auto& [name, kept] : plan.renumbered) effects["renumbered"].push_back(name);
   effects["pinned"] = PinsToJson(space);
@@ -160,6 +164,12 @@ std::string PlanEffectsText(const ordered_json& effects, bool all) {
   std::string text = GroupsText(effects["groups"], all);
   if (!effects["parameters"].empty())
     text += "\ntensors that follow:\n" + ParametersText(effects["parameters"], all);
+  if (!effects["removed"].empty()) {
+    const auto names = effects["removed"].get<std::vector<std::string>>();
+    text += Str("\ntensors that go with ", effects["branches"].size(), " residual branches:\n");
+    for (const auto& row : FoldNames(names, std::vector<std::string>(names.size()), !all))
+      text += "  " + RowName(names, row, 0) + '\n';
+  }
   if (!effects["edits"].empty())
     text += "\nnumbers in the graph that follow:\n" + EditsText(effects["edits"], all);
   if (!effects["renumbered"].empty()) {

@@ -12,7 +12,8 @@
 namespace espalier {
 
 /// What a plan does, before it is done: {"groups": [{"name", "kind", "units", "kept",
-/// "removed"}], "parameters": [{"name", "from", "to"}], "edits": [...], "renumbered": [names],
+/// "removed"}], "parameters": [{"name", "from", "to"}], "edits": [...], "branches": [nodes],
+/// "removed": [names], "renumbered": [names],
 /// "pinned": [...]}. kept is a count, removed lists units; parameters are whole shapes; edits as in
 /// plan.json.
 nlohmann::ordered_json PlanEffects(const Space& space, const Plan& plan);

@@ -13,13 +13,16 @@ Schema Describe(SpaceConfig& config) {
       .Add("attention", &config.attention,
            "what of an attention can go: dims of its heads, whole heads, or both as groups of one "
            "space",
-           {"dims", "heads", "both"});
+           {"dims", "heads", "both"})
+      .Add("depth", &config.depth,
+           "whole residual branches can go too: groups of one unit that may keep none");
 }
 
 SpaceOptions ToOptions(const SpaceConfig& config) {
   return {.decouple_residuals = config.decouple_residuals,
           .exclude = config.exclude,
-          .attention = config.attention};
+          .attention = config.attention,
+          .depth = config.depth};
 }
 
 Schema Describe(ControlsConfig& config) {

@@ -25,6 +25,7 @@ struct SpaceConfig {
   bool decouple_residuals = false;
   std::vector<std::string> exclude;
   std::string attention = "dims";
+  bool depth = false;
 };
 Schema Describe(SpaceConfig& config);
 SpaceOptions ToOptions(const SpaceConfig& config);

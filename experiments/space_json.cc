@@ -26,7 +26,7 @@ std::vector<Cost> GovernedCosts(const CostModel& cost) {
   std::vector<double> kept(cost.units().begin(), cost.units().end());
   std::vector<Cost> governed;
   for (size_t group = 0; group < kept.size(); ++group) {
-    kept[group] = static_cast<double>(cost.blocks()[group]);
+    kept[group] = static_cast<double>(cost.least()[group]);
     const Cost without = cost.Evaluate(kept);
     kept[group] = static_cast<double>(cost.units()[group]);
     governed.push_back({full.macs - without.macs, full.params - without.params,
@@ -36,7 +36,7 @@ std::vector<Cost> GovernedCosts(const CostModel& cost) {
 }
 
 Cost LeastCost(const CostModel& cost, Convention convention) {
-  const std::vector<double> least(cost.blocks().begin(), cost.blocks().end());
+  const std::vector<double> least(cost.least().begin(), cost.least().end());
   return cost.Evaluate(least, convention);
 }
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Cuts an eager PyTorch model as a plan.json says; it keeps its class, and so its .train().
-As a script: apply_plan.py PLAN.json MODULE:FUNCTION OUT.pt, where FUNCTION() makes the uncut model.
-A plan that changes numbers in forward() is refused, naming the operators; follows=["view_3"], or
-["*"], says that the code takes them from shapes or attributes. See docs/bring_your_model.md."""
+"""Cuts an eager PyTorch model as a plan.json says; it keeps its class, and so its .train(). As a script:
+apply_plan.py PLAN.json MODULE:FUNCTION OUT.pt, where FUNCTION() makes the uncut model. Numbers in forward()
+that change are refused by name, unless follows=["view_3"] or ["*"] says that they come from shapes."""
 import importlib, json, sys, torch  # noqa: E401
 nn = torch.nn
 # Arguments of operators that these layers hold in attributes; axes of the weight that others name.
@@ -11,7 +10,6 @@ LAYERS = {"groups": ("groups", nn.modules.conv._ConvNd), "num_groups": ("num_gro
           "sizes": ("unflattened_size", nn.Unflatten), "size": ("hidden_size", nn.RNNBase)}
 WIDTHS = {"out_features": 0, "in_features": 1, "num_embeddings": 0, "embedding_dim": 1,
           "num_features": 0, "num_channels": 0}
-
 def cut(tensor, axes):  # axis -> indices; an axis with one list a block of axis 0 goes first
     for axis, kept in sorted(axes.items(), key=lambda item: isinstance(item[1], list)):
         lists = [kept] if isinstance(kept, list) else kept["kept"]
@@ -32,6 +30,8 @@ def set_widths(layer):  # a layer's own numbers follow the shapes of its tensors
 
 def apply_plan(model, plan, follows=()):
     modules, edits = dict(model.named_modules(remove_duplicate=False)), []
+    if "branches" in plan or any(isinstance(layer, nn.MultiheadAttention) for layer in modules.values()):
+        plan, edits = importlib.import_module("apply_plan_layers").prepare(modules, plan)
     slots = [(layer, leaf, f"{path}.{leaf}".lstrip("."), tensor) for path, layer in modules.items()
              for leaf, tensor in {**layer._parameters, **layer._buffers, **vars(layer)}.items()]
     named = {name: tensor for _, _, name, tensor in slots if torch.is_tensor(tensor)}

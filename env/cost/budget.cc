@@ -12,6 +12,7 @@ namespace espalier {
 namespace {
 
 constexpr int kBisections = 60;
+constexpr double kBranchStays = 0.5;  // keep ratios from here on mean that a branch stays
 
 std::vector<double> AsReal(const std::vector<int64_t>& counts) {
   return {counts.begin(), counts.end()};
@@ -109,7 +110,7 @@ WidthLimits LimitsOf(const CostModel& cost, const BudgetConfig& config) {
       return std::min(units, (std::max<int64_t>(wanted, 1) + step - 1) / step * step);
     };
     limits.step.push_back(step);
-    limits.least.push_back(rounded_up(low));
+    limits.least.push_back(cost.least()[g] == 0 ? 0 : rounded_up(low));
     limits.most.push_back(high >= 1 ? units : std::max(limits.least.back(), rounded_up(high)));
   }
   return limits;
@@ -174,6 +175,10 @@ std::vector<int64_t> Budget::Round(const Decision& decision, double scale) const
   std::vector<int64_t> kept(decision.size());
   for (size_t g = 0; g < decision.size(); ++g) {
     const int64_t units = cost_.units()[g];
+    if (cost_.least()[g] == 0) {  // a branch is there or not: it does not shrink with the others
+      kept[g] = decision[g] >= kBranchStays;
+      continue;
+    }
     const double wanted = std::min(1.0, decision[g] * scale) * static_cast<double>(units);
     int64_t count = std::llround(wanted / static_cast<double>(limits_.step[g])) * limits_.step[g];
     if (wanted >= static_cast<double>(units) - 1e-9)
@@ -203,11 +208,26 @@ bool Budget::Widen(std::vector<int64_t>& kept, size_t group) const {
   return false;
 }
 
-std::vector<int64_t> Budget::Project(const Decision& decision) const {
-  ESPALIER_CHECK(decision.size() == cost_.units().size(), "decision for ", decision.size(),
+/// Branches go, those with the least ratio first, until the rest can meet the bounds.
+Decision Budget::WithReachableDepth(Decision decision) const {
+  while (!Feasible(Round(decision, 0))) {
+    size_t least = decision.size();
+    for (size_t g = 0; g < decision.size(); ++g)
+      if (cost_.least()[g] == 0 && decision[g] >= kBranchStays &&
+          (least == decision.size() || decision[g] <= decision[least]))
+        least = g;
+    if (least == decision.size()) break;
+    decision[least] = kBranchStays / 2;
+  }
+  return decision;
+}
+
+std::vector<int64_t> Budget::Project(const Decision& given) const {
+  ESPALIER_CHECK(given.size() == cost_.units().size(), "decision for ", given.size(),
                  " groups, space has ", cost_.units().size());
-  for (const double ratio : decision)
+  for (const double ratio : given)
     ESPALIER_CHECK(ratio > 0 && ratio <= 1, "keep ratio ", ratio, " outside (0, 1]");
+  const Decision decision = WithReachableDepth(given);
   double top = 1;  // the scale at which everything is kept
   for (const double ratio : decision) top = std::max(top, 1 / ratio);
   if (bounds_.empty()) return Round(decision, 1);
@@ -228,9 +248,10 @@ std::vector<int64_t> Budget::Project(const Decision& decision) const {
   // furthest below their wanted width first.
   std::vector<std::pair<double, size_t>> open;  // (-lack, group)
   for (size_t g = 0; g < decision.size(); ++g)
-    open.push_back(
-        {static_cast<double>(kept[g]) / static_cast<double>(cost_.units()[g]) - decision[g] * low,
-         g});
+    if (cost_.least()[g] > 0)
+      open.push_back(
+          {static_cast<double>(kept[g]) / static_cast<double>(cost_.units()[g]) - decision[g] * low,
+           g});
   std::sort(open.begin(), open.end());
   while (!open.empty())
     std::erase_if(open, [&](const auto& entry) { return !Widen(kept, entry.second); });

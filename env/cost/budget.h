@@ -69,6 +69,8 @@ class Budget {
   /// Scales all ratios by one factor (bisection), rounds, then repairs greedily by single steps so
   /// that every bound holds and the tightest is missed by as little as possible. Under a latency
   /// bound groups may also leap to the next multiples of 8 and 16, where its stairs end.
+  /// Branches (groups that may keep nothing) stay from a ratio of 0.5 on and are not scaled; they
+  /// go only where the bounds cannot be met otherwise, those with the least ratio first.
   /// decision: [groups] in (0, 1] -> kept counts. Under 100 us for 100 groups without latency.
   std::vector<int64_t> Project(const Decision& decision) const;
   /// Nearest counts that the width limits allow, whatever they cost.
@@ -76,6 +78,7 @@ class Budget {
 
  private:
   std::vector<int64_t> Round(const Decision& decision, double scale) const;
+  Decision WithReachableDepth(Decision decision) const;
   bool Widen(std::vector<int64_t>& kept, size_t group) const;
   const CostModel& cost_;
   const BudgetConfig config_;

@@ -60,6 +60,7 @@ CostModel::CostModel(const Space& space) {
   for (const Group& group : space.groups()) {
     units_.push_back(group.units);
     blocks_.push_back(group.blocks);
+    least_.push_back(group.least == 0 ? 0 : group.blocks);
     names_.push_back(group.name);
   }
   const Network& network = space.network();
@@ -67,6 +68,19 @@ CostModel::CostModel(const Space& space) {
     op_names_.push_back({network.graph.ops[i].name, network.graph.ops[i].module_path});
     AddOp(space, static_cast<int32_t>(i));
   }
+  // What a branch alone computes and stores is there when the branch is.
+  std::map<std::string, std::vector<int32_t>> branches_of;  // stored name -> axes
+  std::vector<std::vector<int32_t>> branches_at(network.graph.ops.size());
+  for (const Branch& branch : space.branches()) {
+    const int32_t axis = AxisId({0, {{branch.group}}});
+    for (const int32_t op : branch.ops) branches_at[static_cast<size_t>(op)].push_back(axis);
+    for (const std::string& name : branch.stored) branches_of[name].push_back(axis);
+  }
+  for (auto* list : {&canonical_, &thop_, &autobot_, &activations_})
+    for (Term& term : *list) {
+      const auto& axes = branches_at[static_cast<size_t>(term.op)];
+      term.axes.insert(term.axes.end(), axes.begin(), axes.end());
+    }
   std::set<std::string> counted;
   for (size_t id = 0; id < network.graph.values.size(); ++id) {
     const Value& value = network.graph.values[id];
@@ -83,6 +97,9 @@ CostModel::CostModel(const Space& space) {
       term.coefficient /= static_cast<double>(shape.blocks[axis]);
       term.axes.push_back(AxisId(shape.axes[axis]));
     }
+    if (const auto found = branches_of.find(network.store.Canonical(value.target));
+        found != branches_of.end())
+      term.axes.insert(term.axes.end(), found->second.begin(), found->second.end());
     params_.push_back(std::move(term));
   }
 }
@@ -96,7 +113,8 @@ const std::vector<CostModel::Term>& CostModel::Terms(CostKind kind, Convention c
 
 void CostModel::UseLatency(std::shared_ptr<const LatencyModel> latency) {
   ESPALIER_CHECK(latency && latency->units() == units_, "latency of another space");
-  latency_ = std::move(latency);
+  const bool whole_branches = std::ranges::find(least_, 0) != least_.end();
+  if (!whole_branches) latency_ = std::move(latency);
 }
 
 double CostModel::Evaluate(CostKind kind, Convention convention,

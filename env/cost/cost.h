@@ -59,13 +59,16 @@ class CostModel {
   std::vector<OpCost> PerOp(Convention convention, std::span<const double> kept) const;
   /// Ops with labelled or large outputs that no convention counts, listed, never silently zero.
   const std::vector<std::string>& uncounted() const { return uncounted_; }
-  /// Makes latency one of the costs. Errors: internal when it is of another space.
+  /// Makes latency one of the costs; not where whole branches can go, which it knows nothing of.
+  /// Errors: internal when it is of another space.
   void UseLatency(std::shared_ptr<const LatencyModel> latency);
   const LatencyModel* latency() const { return latency_.get(); }  ///< null = not measured
   bool Counts(CostKind kind) const { return kind != CostKind::kLatency || latency_ != nullptr; }
 
   const std::vector<int64_t>& units() const { return units_; }  ///< [groups]
   const std::vector<int64_t>& blocks() const { return blocks_; }
+  /// Least kept counts: one unit a block, or none of a branch that can go as a whole. [groups]
+  const std::vector<int64_t>& least() const { return least_; }
   const std::vector<std::string>& group_names() const { return names_; }
 
   /// coefficient * product of axis counts; `axes` index into the table of distinct AxisCounts.
@@ -82,7 +85,7 @@ class CostModel {
 
   std::vector<AxisCount> axes_;
   std::vector<Term> canonical_, thop_, autobot_, params_, activations_;
-  std::vector<int64_t> units_, blocks_;
+  std::vector<int64_t> units_, blocks_, least_;
   std::vector<std::string> names_;
   std::vector<std::string> uncounted_;
   std::vector<std::pair<std::string, std::string>> op_names_;

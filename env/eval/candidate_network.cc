@@ -40,6 +40,10 @@ Tensor ZeroOtherRows(const Tensor& tensor, const std::vector<int64_t>& kept) {
 Network Rewritten(const Space& space, at::ScalarType dtype,
                   std::map<std::string, InferenceRewrite::Origin>& origins) {
   InferenceRewrite rewrite(space.network());
+  std::set<std::string> additions;  // candidates leave branches out by their alpha
+  for (const Branch& branch : space.branches())
+    additions.insert(space.network().graph.ops[static_cast<size_t>(branch.op)].name);
+  rewrite.Keep(std::move(additions));
   rewrite.ApplyAll(dtype);
   origins = rewrite.origins();
   return rewrite.Take();

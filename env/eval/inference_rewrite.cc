@@ -279,6 +279,7 @@ std::optional<InferenceRewrite::Addition> InferenceRewrite::AdditionOf(int32_t c
   addition.op = OnlyReader(branch);
   if (addition.op < 0) return std::nullopt;
   const Op& op = graph_.ops[static_cast<size_t>(addition.op)];
+  if (kept_.contains(op.name)) return std::nullopt;
   const bool scatter = op.target() == "aten::index_add";
   addition.scatter = scatter;
   if (!scatter && op.target() != "aten::add.Tensor" && op.target() != "aten::add_.Tensor")

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,9 @@ namespace espalier {
 class InferenceRewrite {
  public:
   explicit InferenceRewrite(Network network);
+
+  /// Ops that are to stay as they are: candidates change their literals.
+  void Keep(std::set<std::string> ops) { kept_ = std::move(ops); }
 
   /// batch_norm behind a convolution or linear layer that nothing else reads: into its weights.
   void FoldBatchNorm();
@@ -89,6 +93,7 @@ class InferenceRewrite {
   std::vector<Tensor> samples_;  // by value: what it was in one run; keeps the memory apart
   std::vector<bool> removed_;    // by op
   std::map<std::string, Origin> origins_;
+  std::set<std::string> kept_;  // names of ops
   int64_t fused_ = 0;
 };
 

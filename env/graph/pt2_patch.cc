@@ -128,6 +128,13 @@ class ProgramPatcher {
   void PatchStored() {
     ordered_json& specs = program_["graph_module"]["signature"]["input_specs"];
     ordered_json& inputs = graph_["inputs"];
+    for (size_t i = specs.size(); i-- > 0;)
+      if (IsGone(specs[i])) {
+        graph_["tensor_values"].erase(
+            specs[i].begin().value().at("arg").at("name").get<std::string>());
+        specs.erase(i);
+        inputs.erase(i);
+      }
     std::map<std::string, bool> listed;  // values that have a spec
     size_t first_input = specs.size();
     for (size_t i = 0; i < specs.size(); ++i) {
@@ -160,6 +167,14 @@ class ProgramPatcher {
       specs.insert(specs.begin() + at, spec);
       inputs.insert(inputs.begin() + at, TensorArgument(name));
     }
+  }
+
+  /// What the spec names is not stored any more.
+  bool IsGone(const ordered_json& spec) const {
+    const ordered_json& body = spec.begin().value();
+    for (const char* key : {"parameter_name", "buffer_name", "tensor_constant_name"})
+      if (body.contains(key)) return !network_.store.Has(body.at(key).get<std::string>());
+    return false;
   }
 
   static bool SameSizes(const ordered_json& sizes, const Tensor& tensor) {

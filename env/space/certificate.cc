@@ -236,6 +236,10 @@ void CheckInvariance(const Space& space, uint64_t seed, Certificate& certificate
   std::vector<uint8_t> chosen(static_cast<size_t>(space.total_units()), 0);
   for (size_t g = 0; g < space.groups().size(); ++g) {
     const Group& group = space.groups()[g];
+    if (group.least == 0) {  // whole or not at all: every second on average
+      chosen[static_cast<size_t>(space.unit_offset(g))] = rng.Uniform(0, 1) < 0.5;
+      continue;
+    }
     const int64_t run = group.units / group.blocks;
     for (int64_t block = 0; block < group.blocks; ++block) {
       const auto order = rng.Permutation(run);
@@ -322,7 +326,7 @@ Certificate Certify(const Space& space, const Selection& selection, const Plan& 
   certificate.plan_sha256 = Sha256Hex(ToJson(plan).dump());
   CompareMaskedAndPruned(proof, certificate);
   CheckInvariance(space, seed, certificate);
-  const bool cuts_nothing = plan.kept.empty();
+  const bool cuts_nothing = plan.kept.empty() && plan.branches.empty();
   // A statistic taken in another order rounds differently, layer after layer.
   constexpr double kNormTolerance = 1e-4;
   if (!space.norms().empty()) certificate.tolerance = kNormTolerance;

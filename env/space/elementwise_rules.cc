@@ -57,19 +57,24 @@ void Narrow(const Call& c, Operand& stored, const Tensor& other) {
 }
 
 void MeetAll(const Call& c, const std::vector<ValueId>& values) {
+  // What is computed of free tensors alone may meet labels later.
+  const bool free = !c.name().ends_with("_") && std::ranges::all_of(values, [&](ValueId value) {
+    return c.rank(value) == 0 || c.t.IsStored(value) || c.t.IsMovedStored(value);
+  });
   bool labelled = false;
   for (const ValueId value : values) {
-    // Two free tensors may make a table that meets labels later.
     if (c.t.IsMovedStored(value)) c.t.Usable(value, c.op.module_path);
-    labelled = labelled || c.ids(value).defined();
+    labelled = labelled || free || c.ids(value).defined();
   }
   if (!labelled) return;
   const int64_t rank = c.out_rank();
-  // The labelled operands first, so that stored ones see all that is known.
+  // The labelled operands first, so that stored ones see all that is known; numbers last.
   std::vector<ValueId> order = values;
-  std::stable_partition(order.begin(), order.end(),
-                        [&](ValueId value) { return c.ids(value).defined(); });
+  std::ranges::stable_sort(order, {}, [&](ValueId value) {
+    return c.ids(value).defined() ? 0 : c.rank(value) > 0 ? 1 : 2;
+  });
   Operand result = OperandOf(c, order[0], rank);
+  if (!result.ids.defined()) result.ids = Align(c.t.Usable(order[0], c.op.module_path), rank);
   for (size_t i = 1; i < order.size(); ++i) {
     Operand next = OperandOf(c, order[i], rank);
     if (!next.ids.defined() && result.ids.defined())

@@ -74,8 +74,8 @@ class LiteralEditor {
   void Add(const Op& op, const char* argument, std::vector<int64_t> from, std::vector<int64_t> to,
            bool is_list) {
     if (from != to)
-      edits_.push_back(
-          {op.name, op.target(), argument, index_, std::move(from), std::move(to), is_list});
+      edits_.push_back({op.name, op.target(), argument, index_, std::move(from), std::move(to),
+                        is_list, op.module_path});
   }
 
   /// A list argument with kComputed for entries that are no literals; empty when it is a value.

@@ -35,9 +35,10 @@ Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& 
     const Group& group = space.groups()[g];
     ESPALIER_CHECK(static_cast<int64_t>(scores[g].size()) == group.units, group.name, ": ",
                    scores[g].size(), " scores for ", group.units, " units");
-    ESPALIER_CHECK(counts[g] >= 1 && counts[g] <= group.units && counts[g] % group.blocks == 0,
-                   group.name, ": cannot keep ", counts[g], " of ", group.units, " units in ",
-                   group.blocks, " blocks");
+    ESPALIER_CHECK(
+        counts[g] >= group.least && counts[g] <= group.units && counts[g] % group.blocks == 0,
+        group.name, ": cannot keep ", counts[g], " of ", group.units, " units in ", group.blocks,
+        " blocks");
     const int64_t run = group.units / group.blocks;
     std::vector<int64_t> kept;
     for (int64_t block = 0; block < group.blocks; ++block) {
@@ -78,7 +79,9 @@ void CheckSelection(const Space& space, const Selection& selection) {
   for (size_t g = 0; g < selection.size(); ++g) {
     const Group& group = space.groups()[g];
     const auto& kept = selection[g];
-    ESPALIER_CHECK(!kept.empty(), group.name, ": nothing is kept");
+    ESPALIER_CHECK(static_cast<int64_t>(kept.size()) >= group.least, group.name, ": ", kept.size(),
+                   " units are kept, at least ", group.least, " have to be");
+    if (kept.empty()) continue;
     ESPALIER_CHECK(std::is_sorted(kept.begin(), kept.end()) &&
                        std::adjacent_find(kept.begin(), kept.end()) == kept.end() &&
                        kept.front() >= 0 && kept.back() < group.units,
@@ -99,7 +102,8 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
     std::vector<uint8_t> gone;  // by coordinate
   };
   std::unordered_map<std::string, std::vector<Removal>> removals;  // by parameter
-  for (size_t g = 0; g < space.groups().size(); ++g)
+  for (size_t g = 0; g < space.groups().size(); ++g) {
+    if (space.groups()[g].kind == "depth") continue;  // its tensors go as a whole
     for (const Member& member : space.groups()[g].members) {
       const uint8_t* kept = mask.data() + space.unit_offset(g) + member.first_unit;
       if (std::find(kept, kept + member.units(), 0) == kept + member.units()) continue;
@@ -116,6 +120,7 @@ void FillKept(const Space& space, const std::vector<uint8_t>& mask, Plan& plan) 
         for (int64_t i = 0; i < member.per_unit; ++i)
           axis->gone[static_cast<size_t>(*index++)] |= !kept[u];
     }
+  }
   for (auto& [parameter, axes] : removals) {
     std::sort(axes.begin(), axes.end(),
               [](const Removal& a, const Removal& b) { return a.axis < b.axis; });
@@ -161,6 +166,16 @@ Plan MakePlan(const Space& space, const Selection& selection) {
   for (size_t g = 0; g < selection.size(); ++g)
     plan.groups.push_back({space.groups()[g].name, space.groups()[g].units, selection[g]});
   plan.edits = FollowLiterals(space, mask);
+  for (const Branch& branch : space.branches()) {
+    if (!selection[static_cast<size_t>(branch.group)].empty()) continue;
+    const Op& op = space.network().graph.ops[static_cast<size_t>(branch.op)];
+    plan.edits.push_back(
+        {op.name, op.target(), "alpha", branch.op, {1}, {0}, false, op.module_path});
+    plan.branches.push_back({op.name, branch.module});
+    plan.removed.insert(plan.removed.end(), branch.stored.begin(), branch.stored.end());
+  }
+  std::sort(plan.removed.begin(), plan.removed.end());
+  plan.removed.erase(std::unique(plan.removed.begin(), plan.removed.end()), plan.removed.end());
   return plan;
 }
 

@@ -45,7 +45,8 @@ struct LiteralEdit {
   std::string argument;  ///< "size"
   int32_t op_index = -1;
   std::vector<int64_t> from, to;
-  bool is_list = true;  ///< false: a single int such as `groups`
+  bool is_list = true;   ///< false: a single int such as `groups`
+  std::string module{};  ///< Op::module_path
 };
 
 /// Parameter -> axis -> kept indices, all in original coordinates, plus literal edits. Order
@@ -60,6 +61,14 @@ struct Plan {
   };
   std::vector<GroupKept> groups;
   std::vector<LiteralEdit> edits;
+  /// Residual branches that go. Besides, their additions' alpha becomes 0 among the edits, so that
+  /// the uncut graph with the plan's literals and slices computes the same as the cut one.
+  struct BranchRemoved {
+    std::string node;    ///< the addition, which becomes a copy of the trunk
+    std::string module;  ///< Branch::module
+  };
+  std::vector<BranchRemoved> branches{};
+  std::vector<std::string> removed{};  ///< stored tensors that go with them, canonical, sorted
   /// Index buffers (after their own cut) whose entries count along a cut axis: entry e becomes the
   /// position of e in this list of kept coordinates.
   std::map<std::string, std::vector<int64_t>> renumbered;

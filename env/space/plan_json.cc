@@ -42,14 +42,19 @@ int64_t Integer(const json& value, const std::string& path) {
   return At(path, [&] { return IntOf(value); });
 }
 
-std::vector<int64_t> Indices(const json& list, const std::string& path, bool ascending) {
+std::vector<int64_t> Ascending(const json& list, const std::string& path) {
   if (!list.is_array()) Bad(path, "expected a list of integers");
   std::vector<int64_t> indices;
   for (const json& item : list) indices.push_back(Integer(item, path));
-  if (ascending &&
-      (indices.empty() || indices.front() < 0 ||
-       std::adjacent_find(indices.begin(), indices.end(), std::greater_equal<>()) != indices.end()))
-    Bad(path, "kept indices must be ascending, not negative and not empty");
+  if ((!indices.empty() && indices.front() < 0) ||
+      std::adjacent_find(indices.begin(), indices.end(), std::greater_equal<>()) != indices.end())
+    Bad(path, "kept indices must be ascending and not negative");
+  return indices;
+}
+
+std::vector<int64_t> Indices(const json& list, const std::string& path) {
+  std::vector<int64_t> indices = Ascending(list, path);
+  if (indices.empty()) Bad(path, "kept indices must be ascending, not negative and not empty");
   return indices;
 }
 
@@ -65,13 +70,12 @@ KeptAxis ReadKeptAxis(const std::string& axis, const json& value, const std::str
     Bad(path, "an axis is a small number");
   kept.axis = std::stoll(axis);
   if (value.is_array()) {
-    kept.kept.push_back(Indices(value, path, true));
+    kept.kept.push_back(Indices(value, path));
     return kept;
   }
   if (Field(value, path, "per") != 0) Bad(path, "'per' must be 0");
   if (kept.axis == 0) Bad(path, "axis 0 cannot be cut per block of itself");
-  for (const json& list : ListField(value, path, "kept"))
-    kept.kept.push_back(Indices(list, path, true));
+  for (const json& list : ListField(value, path, "kept")) kept.kept.push_back(Indices(list, path));
   for (const auto& list : kept.kept)
     if (list.size() != kept.kept.front().size()) Bad(path, "blocks keep unequal counts");
   if (kept.kept.size() < 2) Bad(path, "'kept' needs one list a block");
@@ -109,6 +113,7 @@ LiteralEdit ReadEdit(const json& value, const std::string& path) {
   edit.to = Entries(to, path, edit.is_list);
   if (edit.from.size() != edit.to.size()) Bad(path, "'from' and 'to' differ in length");
   if (edit.to.empty()) Bad(path, "'to' is empty");
+  if (value.contains("module")) edit.module = Text(value.at("module"), path);
   return edit;
 }
 
@@ -134,6 +139,10 @@ json ToJson(const Plan& plan) {
                             {"argument", edit.argument},
                             {"from", ListOrNumber(edit.from, edit.is_list)},
                             {"to", ListOrNumber(edit.to, edit.is_list)}});
+  if (plan.branches.empty()) return out;
+  for (const Plan::BranchRemoved& branch : plan.branches)
+    out["branches"].push_back({{"node", branch.node}, {"module", branch.module}});
+  out["removed"] = plan.removed;
   return out;
 }
 
@@ -155,16 +164,27 @@ Plan PlanFromJson(const json& in) {
     const std::string path = Str(".groups[", plan.groups.size(), "]");
     const int64_t units = Integer(Field(group, path, "units"), path + ".units");
     plan.groups.push_back({Text(Field(group, path, "name"), path), units,
-                           Indices(Field(group, path, "kept"), path, true)});
-    if (plan.groups.back().kept.back() >= units)
-      Bad(path, Str("it keeps unit ", plan.groups.back().kept.back(), " of ", units));
+                           Ascending(Field(group, path, "kept"), path)});
+    const auto& units_kept = plan.groups.back().kept;  // empty: a branch that goes
+    if (!units_kept.empty() && units_kept.back() >= units)
+      Bad(path, Str("it keeps unit ", units_kept.back(), " of ", units));
   }
   for (const json& edit : ListField(in, "", "edits"))
     plan.edits.push_back(ReadEdit(edit, Str(".edits[", plan.edits.size(), "]")));
+  if (in.contains("branches"))
+    for (const json& branch : ListField(in, "", "branches")) {
+      const std::string path = Str(".branches[", plan.branches.size(), "]");
+      plan.branches.push_back(
+          {Text(Field(branch, path, "node"), path), Text(Field(branch, path, "module"), path)});
+    }
+  if (in.contains("removed"))
+    for (const json& name : ListField(in, "", "removed"))
+      plan.removed.push_back(Text(name, ".removed"));
+  std::sort(plan.removed.begin(), plan.removed.end());
   if (in.contains("renumbered")) {
     if (!in.at("renumbered").is_object()) Bad(".renumbered", "expected an object");
     for (const auto& [name, list] : in.at("renumbered").items())
-      plan.renumbered[name] = Indices(list, ".renumbered." + name, true);
+      plan.renumbered[name] = Indices(list, ".renumbered." + name);
   }
   return plan;
 }

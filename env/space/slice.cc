@@ -5,8 +5,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <set>
 
 #include "env/base/error.h"
+#include "env/space/branches.h"
 #include "env/space/plan.h"
 
 // From a plan to smaller tensors and literals.
@@ -151,6 +153,7 @@ bool CanGather(const Tensor& tensor) {
 /// Errors: kModel when the plan does not fit the store.
 void CheckFits(const Plan& plan, const ParameterStore& store) {
   for (const auto& [name, axes] : plan.kept) {
+    if (std::binary_search(plan.removed.begin(), plan.removed.end(), name)) continue;
     if (!store.Has(name))
       throw Error(ErrorKind::kModel, Str("the plan cuts '", name, "', which this network lacks"),
                   SuggestName(name, store.names()));
@@ -178,11 +181,89 @@ const std::vector<KeptAxis>& AxesOf(const Plan& plan, const std::string& name) {
   return found == plan.kept.end() ? kNone : found->second;
 }
 
-/// The network with the plan's literals; its store is still the uncut one.
+/// Ops that compute for branches that go. Errors: kModel when the network has no such branch.
+std::vector<bool> OpsGone(const Graph& graph, const Plan& plan) {
+  std::vector<bool> gone(graph.ops.size());
+  for (const Plan::BranchRemoved& branch : plan.branches) {
+    const auto node = std::find_if(graph.ops.begin(), graph.ops.end(),
+                                   [&](const Op& op) { return op.name == branch.node; });
+    const int arg = node == graph.ops.end()               ? -1
+                    : node->target() == "aten::index_add" ? node->ArgIndex("source")
+                                                          : node->ArgIndex("other");
+    const auto place = static_cast<int32_t>(node - graph.ops.begin());
+    const std::vector<bool> own =
+        arg < 0 ? std::vector<bool>() : OpsOnlyFor(graph, place, static_cast<int32_t>(arg));
+    if (own.empty() || node->ArgIndex("alpha") < 0)
+      throw Error(ErrorKind::kModel,
+                  Str("the plan removes the branch of node '", branch.node, "', which has none"),
+                  "is this the plan of another network?");
+    for (size_t i = 0; i < own.size(); ++i) gone[i] = gone[i] || own[i];
+  }
+  return gone;
+}
+
+/// Without the branches that go: an addition becomes a copy of its trunk; in place, the trunk.
+void RemoveBranches(Network& network, const Plan& plan) {
+  if (plan.branches.empty()) return;
+  Graph& graph = network.graph;
+  const std::vector<bool> gone = OpsGone(graph, plan);
+  std::set<std::string> additions;
+  for (const Plan::BranchRemoved& branch : plan.branches) additions.insert(branch.node);
+  std::vector<Op> ops;
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    if (gone[i]) {
+      for (const ValueId output : graph.ops[i].outputs)
+        graph.values[static_cast<size_t>(output)].producer = -1;
+      continue;
+    }
+    Op& op = ops.emplace_back(std::move(graph.ops[i]));
+    for (const ValueId output : op.outputs)
+      graph.values[static_cast<size_t>(output)].producer = static_cast<int32_t>(ops.size()) - 1;
+    if (!additions.contains(op.name)) continue;
+    if (op.target() == "aten::add_.Tensor") {
+      op.args = {op.args[0]};
+      op.handle = FindOperator("aten::alias", "");
+    } else {
+      op.args = {op.args[0], c10::IValue()};  // no memory format
+      op.handle = FindOperator("aten::clone", "");
+    }
+  }
+  graph.ops = std::move(ops);
+  const auto is_removed = [&](const std::string& name) {
+    return std::binary_search(plan.removed.begin(), plan.removed.end(),
+                              network.store.Canonical(name));
+  };
+  for (const Op& op : graph.ops)
+    for (const Use& use : UsesOf(op)) {
+      const std::string& target = graph.values[static_cast<size_t>(use.value)].target;
+      if (!target.empty() && is_removed(target))
+        throw Error(ErrorKind::kModel,
+                    Str("the plan removes '", target, "', which op '", op.name, "' reads"),
+                    "is this the plan of another network?");
+    }
+  for (Value& value : graph.values)
+    if (!value.target.empty() && is_removed(value.target)) {
+      value.kind = ValueKind::kResult;
+      value.target.clear();
+    }
+  ParameterStore left;
+  for (const std::string& name : network.store.names()) {
+    if (is_removed(name)) continue;
+    const std::string& canonical = network.store.Canonical(name);
+    if (canonical == name)
+      left.Add(name, network.store.Get(name), network.store.Kind(name));
+    else
+      left.Tie(name, canonical);
+  }
+  network.store = std::move(left);
+}
+
+/// The network with the plan's literals and without its branches; what is stored is still uncut.
 Network Edited(const Network& network, const Plan& plan) {
   Network edited = network;
   for (const ArgEdit& edit : ExecutorEdits(network.graph, plan))
     edited.graph.ops[static_cast<size_t>(edit.op)].args[static_cast<size_t>(edit.arg)] = edit.value;
+  RemoveBranches(edited, plan);
   return edited;
 }
 
@@ -272,14 +353,14 @@ std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan) {
 
 Network Cut(const Network& network, const Plan& plan) {
   Network pruned = Edited(network, plan);
-  pruned.store = SliceStore(network.store, plan);
+  pruned.store = SliceStore(pruned.store, plan);
   return pruned;
 }
 
 StreamedCut CutStreamed(const Network& network, const Plan& plan) {
   CheckFits(plan, network.store);
   StreamedCut cut{Edited(network, plan), {}};
-  for (const std::string& name : network.store.CanonicalNames()) {
+  for (const std::string& name : cut.network.store.CanonicalNames()) {
     const Tensor& tensor = network.store.Get(name);
     // Integers are small, and literals and shapes may hang on them: they are there at once.
     cut.network.store.Set(name, tensor.is_floating_point()

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/space/branches.h"
 #include "env/space/space_builder.h"
 
 namespace espalier {
@@ -31,7 +32,9 @@ Space BuildSpace(const Network& network, const SpaceOptions& options) {
   Network own = options.decouple_residuals ? DecoupleResiduals(network) : network;
   std::vector<ValueMeta> meta = InferMeta(own, 1);
   own = GatherPermutations(std::move(own), meta);
-  return SpaceBuilder(std::move(own), std::move(meta), options).Build();
+  std::vector<Branch> branches;
+  if (options.depth) branches = FindBranches(own, meta);
+  return SpaceBuilder(std::move(own), std::move(meta), options).Build(std::move(branches));
 }
 
 Tensor EffectiveFactors(const Space& space, const Tensor& factors) {

@@ -34,13 +34,15 @@ struct Member {
 struct Group {
   std::string name;  ///< module path of its first producer, e.g. "layer1.0.conv1"
   /// "channel"; "head_dim": one of the equal heads' dims, one block a head; "head": a whole head,
-  /// "kv_group": a key/value head with the query heads it serves.
+  /// "kv_group": a key/value head with the query heads it serves; "depth": a residual branch, which
+  /// is one unit whose members are all its weights.
   std::string kind;
   int64_t units = 0;
   std::vector<Member> members;
   /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is
   /// in block u / (units / blocks).
   int64_t blocks = 1;
+  int64_t least = 1;  ///< units that have to stay; 0 for a branch
   /// Groups with the same number share producers (parts of one axis that are coupled in different
   /// ways): the sets of coupled layers that DepGraph's walk finds. Heads have that of their dims.
   int32_t layer_set = -1;
@@ -86,6 +88,17 @@ struct AxisCount {
   bool operator==(const AxisCount&) const = default;
 };
 
+/// A residual addition trunk + alpha * branch that is left as the trunk when its unit goes.
+struct Branch {
+  int32_t op = -1;                    ///< add or index_add
+  int32_t arg = -1;                   ///< the branch's argument
+  int32_t group = -1;                 ///< of its one unit
+  std::vector<int32_t> ops{};         ///< that compute for nothing but the branch, ascending
+  std::vector<std::string> stored{};  ///< tensors that only they read, canonical names
+  std::string module{};  ///< outermost module that holds nothing but this branch's ops and makes
+                         ///< its result; "" when there is none
+};
+
 struct SpaceOptions {
   /// Separate residual branches from their trunk before grouping (AutoBot's CIFAR ResNets): the
   /// trunk keeps its width, each branch's last convolution becomes a group of its own.
@@ -94,6 +107,8 @@ struct SpaceOptions {
   /// What of an attention can go: "dims" of its heads, whole "heads", or "both" as groups of one
   /// Space.
   std::string attention = "dims";
+  /// Whole residual branches are units too: groups of kind "depth" that may keep none.
+  bool depth = false;
 };
 
 /// What one value of the graph looks like to the cost model: recorded sizes at batch 1 and, for
@@ -134,6 +149,7 @@ class Space {
   /// Arguments over whose units an op takes a statistic (layer norm, mean over channels).
   const std::vector<ReadPoint>& norms() const { return norms_; }
   const std::vector<Numbering>& numberings() const { return numberings_; }
+  const std::vector<Branch>& branches() const { return branches_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
   int64_t layer_sets() const;                                        ///< distinct Group::layer_set
   int64_t total_units() const { return static_cast<int64_t>(group_of_.size()); }
@@ -152,6 +168,7 @@ class Space {
   std::vector<Pin> pins_;
   std::vector<ReadPoint> reads_, norms_;
   std::vector<Numbering> numberings_;
+  std::vector<Branch> branches_;
   std::vector<int32_t> group_of_, parents_;  // by unit
   std::vector<ValueShape> values_;
   std::vector<int64_t> offsets_;

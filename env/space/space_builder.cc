@@ -31,7 +31,7 @@ SpaceBuilder::SpaceBuilder(Network network, std::vector<ValueMeta> meta,
       }()),
       tracer_(space_.network_, std::move(meta)) {}
 
-Space SpaceBuilder::Build() {
+Space SpaceBuilder::Build(std::vector<Branch> branches) {
   tracer_.Run();
   Exclude();
   classes_.emplace(tracer_);
@@ -49,6 +49,7 @@ Space SpaceBuilder::Build() {
     units_[id] = UnitOfClass(classes_->Of(static_cast<int64_t>(id)));
   MakeLayerSets();
   MakeReads();
+  MakeBranches(std::move(branches));
   MakePins();
   MakeValues();
   return std::move(space_);
@@ -70,6 +71,12 @@ void SpaceBuilder::Exclude() {
     throw Error(ErrorKind::kConfig, Str("space.exclude: '", pattern, "' matches no layer"),
                 SuggestName(pattern, layers));
   }
+}
+
+bool SpaceBuilder::IsExcluded(const std::string& module_path) const {
+  return std::ranges::any_of(options_.exclude, [&](const std::string& pattern) {
+    return MatchesPattern(module_path, pattern);
+  });
 }
 
 SpaceBuilder::Pattern SpaceBuilder::PatternOf(std::span<const int64_t> ids) const {
@@ -362,26 +369,6 @@ void SpaceBuilder::MakeHeads() {
         if (const int32_t unit = classes[dim].unit; unit >= 0)
           space_.parents_[static_cast<size_t>(unit)] = classes[index].unit;
   }
-}
-
-void SpaceBuilder::MakeLayerSets() {
-  std::map<std::pair<std::string, int64_t>, int32_t> owner;  // producer axis -> set
-  std::vector<int32_t> parent;
-  const auto find = [&](int32_t set) {
-    while (parent[static_cast<size_t>(set)] != set) set = parent[static_cast<size_t>(set)];
-    return set;
-  };
-  for (Group& group : space_.groups_) {
-    group.layer_set = static_cast<int32_t>(parent.size());
-    parent.push_back(group.layer_set);
-    for (const Member& member : group.members) {
-      if (member.role != MemberRole::kProducer) continue;
-      const auto [entry, fresh] =
-          owner.try_emplace({member.parameter, member.axis}, group.layer_set);
-      if (!fresh) parent[static_cast<size_t>(find(group.layer_set))] = find(entry->second);
-    }
-  }
-  for (Group& group : space_.groups_) group.layer_set = find(group.layer_set);
 }
 
 int32_t SpaceBuilder::UnitOfClass(int32_t index) const {

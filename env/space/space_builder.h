@@ -22,7 +22,7 @@ Network GatherPermutations(Network network, std::vector<ValueMeta>& meta);
 class SpaceBuilder {
  public:
   SpaceBuilder(Network network, std::vector<ValueMeta> meta, const SpaceOptions& options);
-  Space Build();
+  Space Build(std::vector<Branch> branches);
 
  private:
   /// (number of an axis, coordinates on it) for every axis that coordinates lie on: units with the
@@ -30,6 +30,7 @@ class SpaceBuilder {
   using Pattern = std::vector<std::pair<int32_t, size_t>>;
 
   void Exclude();
+  bool IsExcluded(const std::string& module_path) const;
   Pattern PatternOf(std::span<const int64_t> ids) const;
   void MakeGroups();
   void MakeHeads();
@@ -46,6 +47,7 @@ class SpaceBuilder {
   int32_t UnitOfClass(int32_t index) const;
   ReadPoint MakePoint(const LabelTracer::Read& read) const;
   void MakeLayerSets();
+  void MakeBranches(std::vector<Branch> branches);
   void MakeReads();
   void MakePins();
   void MakeValues();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <unordered_map>
 
 #include "env/base/error.h"
@@ -10,6 +11,26 @@
 // What the units mean for every argument and value of the graph: reads, pins, axis counts.
 
 namespace espalier {
+
+void SpaceBuilder::MakeLayerSets() {
+  std::map<std::pair<std::string, int64_t>, int32_t> owner;  // producer axis -> set
+  std::vector<int32_t> parent;
+  const auto find = [&](int32_t set) {
+    while (parent[static_cast<size_t>(set)] != set) set = parent[static_cast<size_t>(set)];
+    return set;
+  };
+  for (Group& group : space_.groups_) {
+    group.layer_set = static_cast<int32_t>(parent.size());
+    parent.push_back(group.layer_set);
+    for (const Member& member : group.members) {
+      if (member.role != MemberRole::kProducer) continue;
+      const auto [entry, fresh] =
+          owner.try_emplace({member.parameter, member.axis}, group.layer_set);
+      if (!fresh) parent[static_cast<size_t>(find(group.layer_set))] = find(entry->second);
+    }
+  }
+  for (Group& group : space_.groups_) group.layer_set = find(group.layer_set);
+}
 
 ReadPoint SpaceBuilder::MakePoint(const LabelTracer::Read& read) const {
   const Tensor ids = read.ids.contiguous();
@@ -44,6 +65,48 @@ void SpaceBuilder::MakeReads() {
   add(tracer_.norms(), space_.norms_);
   for (const LabelTracer::Numbering& numbering : tracer_.numberings())
     space_.numberings_.push_back({numbering.buffer, numbering.value, numbering.axis});
+}
+
+/// A branch is one unit, which is read where it is added. What is excluded stays, and so does the
+/// branch around it.
+void SpaceBuilder::MakeBranches(std::vector<Branch> branches) {
+  const Graph& graph = space_.network_.graph;
+  const auto is_excluded = [&](const Branch& branch) {
+    return std::ranges::any_of(branch.ops, [&](int32_t op) {
+      return IsExcluded(graph.ops[static_cast<size_t>(op)].module_path);
+    });
+  };
+  for (Branch& branch : branches) {
+    if (is_excluded(branch)) continue;
+    const Op& op = graph.ops[static_cast<size_t>(branch.op)];
+    branch.group = static_cast<int32_t>(space_.groups_.size());
+    const auto unit = static_cast<int32_t>(space_.total_units());
+    Group group{.name = UniqueName((op.module_path.empty() ? op.name : op.module_path) + ".branch"),
+                .kind = "depth",
+                .units = 1,
+                .members = {},
+                .least = 0,
+                .layer_set = branch.group};
+    for (const std::string& name : branch.stored) {
+      const Tensor& tensor = space_.network_.store.Get(name);
+      if (tensor.dim() == 0 || !tensor.is_floating_point()) continue;
+      Member member{.parameter = name,
+                    .role = tensor.dim() > 1 ? MemberRole::kProducer : MemberRole::kChannel,
+                    .per_unit = tensor.size(0),
+                    .indices = std::vector<int64_t>(static_cast<size_t>(tensor.size(0)))};
+      std::iota(member.indices.begin(), member.indices.end(), 0);
+      group.members.push_back(std::move(member));
+    }
+    space_.offsets_.push_back(unit);
+    space_.group_of_.push_back(branch.group);
+    space_.parents_.push_back(-1);
+    space_.groups_.push_back(std::move(group));
+    const auto value = std::get<ValueId>(op.args[static_cast<size_t>(branch.arg)]);
+    const std::vector<int64_t> shape(tracer_.sizes(value).size(), 1);
+    space_.reads_.push_back({branch.op, branch.arg, 0, -1, {unit}, shape});
+    space_.branches_.push_back(std::move(branch));
+  }
+  std::ranges::stable_sort(space_.reads_, {}, &ReadPoint::op);
 }
 
 void SpaceBuilder::MakePins() {

@@ -40,7 +40,7 @@ int RunApply(const Arguments& arguments) {
   const ModelSource source = LoadModelSource(ReadModelOptions(arguments, 1), seed);
   SpaceOptions options = ReadSpaceOptions(arguments);
   bool told = false;
-  for (const char* option : {"decouple-residuals", "exclude", "attention"})
+  for (const char* option : {"decouple-residuals", "exclude", "attention", "depth"})
     told = told || arguments.Has(option);
   if (saved.space && !told) options = ToOptions(*saved.space);
   const Space space = BuildSpace(source.network, options);

@@ -33,7 +33,6 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "e2e")]
 from check_pt2 import read_safetensors, write_safetensors  # noqa: E402
 from micro_networks import NETWORKS  # noqa: E402
 from micro_refused import REFUSED, refused_module  # noqa: E402
-from pending import PENDING  # noqa: E402
 
 warnings.filterwarnings("ignore")
 leaves = torch.utils._pytree.tree_leaves
@@ -154,7 +153,7 @@ def first_difference(a, b, path=""):
 
 class Checker:
     def __init__(self, network, folder, expected, line, file=None):
-        self.network, self.line, self.problems, self.notes = network, line, [], []
+        self.network, self.line, self.problems = network, line, []
         self.name = file or network.name
         self.path = lambda ending: os.path.join(folder, self.name + ending)
         self.expected, self.error = expected, 0.0
@@ -195,24 +194,36 @@ class Checker:
         elif self.line["stage"] == "done":
             try:
                 self.check_cut()
+                if "depth" in self.line:
+                    self.check_depth()
             except Exception as error:
                 self.fail(f"the cut archive in torch: {type(error).__name__}: {str(error).strip()[:300]}")
         self.check_layers()
         return self
 
-    def check_cut(self):
-        certificate = self.line["certificate"]
+    def check_depth(self):
+        """Residual branches are left out: the same, and what they stored is gone."""
+        depth = self.line["depth"]
+        self.check_cut("depth", depth["certificate"])
+        if depth["cost"] != depth["recount"]:
+            self.fail(f"cost without branches: {depth['cost']}, the archive has {depth['recount']}")
+        left = set(torch.export.load(self.path(".depth.pt2")).state_dict) & set(depth["removed"])
+        if left or not depth["removed"]:
+            self.fail(f"of the branches that went, the archive still has {left}")
+
+    def check_cut(self, cut="cut", certificate=None):
+        certificate = certificate or self.line["certificate"]
         if not certificate["passed"]:
-            self.fail("certificate: {failure} (error {max_rel_error:.2g}, double {max_rel_error_f64:.2g}, "
+            self.fail(cut + " certificate: {failure} (error {max_rel_error:.2g}, double {max_rel_error_f64:.2g}, "
                       "control {control:.2g}, invariant {invariance_exact})".format(**certificate))
-        program = torch.export.load(self.path(".cut.pt2"))
+        program = torch.export.load(self.path(f".{cut}.pt2"))
         module, tree = program.module(), torch.export.unflatten(program)
         for batch in self.expected:
             for kind, runs in (("module", module), ("unflatten", tree)):
                 args, kwargs = inputs_of(self.network, batch)
                 with torch.no_grad():
                     got = tensors_in(runs(*args, **kwargs))
-                self.compare(f"torch runs the cut {kind} at batch {batch}", got, self.ours("cut", batch))
+                self.compare(f"torch runs the {cut} {kind} at batch {batch}", got, self.ours(cut, batch))
         if self.network.gradients:
             args, kwargs = inputs_of(self.network, batch)
             loss = sum(t.double().pow(2).mean() for t in tensors_in(module(*args, **kwargs))
@@ -223,18 +234,15 @@ class Checker:
                 self.fail("gradients of the cut network are not finite")
 
     def check_layers(self):
-        pending = PENDING.get(self.network.name, ())
         for layer in self.network.cut:
             name, _, axis = layer.partition("@")
             name = name if name in self.line.get("sizes", {}) else name + ".weight"
             before, after = self.line.get("sizes", {}).get(name, ([0] * 9, [0] * 9))
             smaller = after[int(axis or 0)] < before[int(axis or 0)]
-            if not smaller and layer not in pending:
+            if not smaller:
                 pins = self.line.get("pins", {})
                 reason = pins.get(f"{name}@{axis or 0}", "no reason is given")
                 self.fail(f"{layer} was not cut: {reason}")
-            if smaller and layer in pending:
-                self.notes.append(f"{layer} is cut now: take it off the pending list")
 
 
 def refusal_problem(name, line):
@@ -308,8 +316,6 @@ def main(cutter, binary=None, *chosen):
     for check in checks:
         for text in check.problems:
             print(f"FAILED {check.name}: {text}")
-        for text in check.notes:
-            print(f"note {check.name}: {text}")
     print(f"{len(checks) - len(failed)} of {len(checks)} networks pass; export {exported - begin:.0f} s, "
           f"cut {cut - exported:.0f} s, PyTorch's part {time.time() - cut:.0f} s")
     return 1 if failed or problems else 0

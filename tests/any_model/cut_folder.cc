@@ -4,8 +4,9 @@
 // Reads NAME.pt2; writes it again unchanged as NAME.again.pt2; runs it on the inputs of
 // NAME.in.safetensors ("b2.in0", "b2.in1", "b3.in0", ...); cuts it by L1 norms to half its
 // multiply-accumulates (or to the least fraction of KEEP that can be reached); certifies the cut
-// and writes NAME.cut.pt2 and NAME.out.safetensors with "full.b2.out0" and "cut.b2.out0". Prints
-// one line of JSON for each network. A failure is in its line and stops no other network.
+// and writes NAME.cut.pt2 and NAME.out.safetensors with "full.b2.out0" and "cut.b2.out0". Where
+// there are residual branches, it leaves some of them out too: NAME.depth.pt2. Prints one line of
+// JSON for each network. A failure is in its line and stops no other network.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -73,6 +74,34 @@ Budget ReachableBudget(const CostModel& cost, const std::vector<double>& fractio
   throw Error(ErrorKind::kUsage, "no fraction is given");
 }
 
+/// The same network without its first residual branch and every second one after it, and half of
+/// everything else.
+void CutDepth(const fs::path& file, const Network& network, const Batches& batches,
+              ordered_json& line, TensorFile& outputs) {
+  const Space space = BuildSpace(network, {.depth = true});
+  if (space.branches().empty()) return;
+  std::vector<int64_t> counts;
+  for (const Group& group : space.groups())
+    counts.push_back(std::max(group.blocks, group.units / 2 / group.blocks * group.blocks));
+  for (size_t i = 0; i < space.branches().size(); ++i)
+    counts[static_cast<size_t>(space.branches()[i].group)] = i % 2 == 0 ? 0 : 1;
+  const auto scores = ScoreGroups(L1Norm(L1NormConfig()), space, space.network().store, 0);
+  const Selection selection = SelectTop(space, scores, counts);
+  const Plan plan = MakePlan(space, selection);
+  const Network cut = Cut(space.network(), plan);
+  line["depth"] = {{"branches", plan.branches.size()}, {"removed", plan.removed}};
+  line["depth"]["certificate"] = nlohmann::json(ToJson(Certify(space, selection, plan, cut)));
+  RunInto(cut, batches, "depth.", outputs);
+  WritePt2(file, cut);
+  // Counted afresh from the file, not from the polynomials of the uncut network.
+  const Cost expected =
+      CostModel(space).Evaluate(std::vector<double>(counts.begin(), counts.end()));
+  const Space again = BuildSpace(ReadPt2(file));
+  const Cost found = CostModel(again).Full();
+  line["depth"]["cost"] = {expected.macs, expected.params, expected.activation_bytes};
+  line["depth"]["recount"] = {found.macs, found.params, found.activation_bytes};
+}
+
 void CutOne(const fs::path& path, const std::vector<double>& fractions, ordered_json& line,
             TensorFile& outputs) {
   const auto beside = [&](const char* ending) {
@@ -122,6 +151,8 @@ void CutOne(const fs::path& path, const std::vector<double>& fractions, ordered_
   RunInto(cut, batches, "cut.", outputs);
   line["stage"] = "write cut";
   WritePt2(beside(".cut.pt2"), cut);
+  line["stage"] = "depth";
+  CutDepth(beside(".depth.pt2"), network, batches, line, outputs);
   line["stage"] = "done";
 }
 

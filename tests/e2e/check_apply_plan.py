@@ -107,6 +107,36 @@ class Recurrent(nn.Module):
         return self.last(self.cells(x.flatten(2))[0][:, -1])
 
 
+class Attending(nn.Module):  # torch's own attention, alone and in its encoder layer
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attention = nn.Linear(64, 24), nn.MultiheadAttention(24, 4, batch_first=True)
+        self.encoder = nn.TransformerEncoderLayer(24, 4, 48, dropout=0.0, batch_first=True)
+        self.last = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.embed(x.flatten(2))
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.last(self.encoder(x).mean(1))
+
+
+class Deep(nn.Module):  # branches that are one module, several, and an attention
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norms = nn.Linear(64, 24), nn.ModuleList(nn.LayerNorm(24) for _ in range(3))
+        self.attention = nn.MultiheadAttention(24, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(24, 48), nn.GELU(), nn.Linear(48, 24))
+        self.up, self.down, self.last = nn.Linear(24, 48), nn.Linear(48, 24), nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.embed(x.flatten(2))
+        y = self.norms[0](x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        x = x + self.mlp(self.norms[1](x))
+        x = x + self.down(F.gelu(self.up(self.norms[2](x))))
+        return self.last(x.mean(1))
+
+
 class Reshaped(nn.Module):  # what torch.export records as a number comes from the shape
     def __init__(self, literal):
         super().__init__()
@@ -128,6 +158,7 @@ MODELS = {
     "tied": Tied,
     "normed": Normed,
     "recurrent": Recurrent,
+    "attending": Attending,
 }
 
 
@@ -161,10 +192,10 @@ def export(model, file):
     torch.export.save(program, file)
 
 
-def prune(espalier, model, folder):
+def prune(espalier, model, folder, *options):
     folder.mkdir()
     export(model, folder / "model.pt2")
-    run(espalier, "prune", folder / "model.pt2", "--macs", "0.5", "--out", folder / "cut")
+    run(espalier, "prune", folder / "model.pt2", "--macs", "0.5", "--out", folder / "cut", *options)
     return json.loads((folder / "cut/plan.json").read_text())
 
 
@@ -253,6 +284,26 @@ def check_reshaped(espalier, folder):
         raise AssertionError("a number in the code followed a plan")
 
 
+def check_deep(espalier, folder):
+    """Residual branches that go, among them an attention and one of several modules."""
+    uncut = make(Deep, 5)
+    plan = prune(espalier, uncut, folder, "--depth")
+    branches = [group for group in plan["groups"] if ".branch" in group["name"]]
+    assert [group["kept"] for group in branches] == [[0]] * 3, "a budget that widths can meet takes no branch"
+    branches[0]["kept"] = branches[2]["kept"] = []
+    (folder / "less.json").write_text(json.dumps(plan))
+    run(espalier, "apply", folder / "less.json", folder / "model.pt2", "--out", folder / "less")
+    plan = json.loads((folder / "less/plan.json").read_text())
+    assert [branch["module"] for branch in plan["branches"]] == ["attention", "down"], plan["branches"]
+    model = apply_plan(copy.deepcopy(uncut), plan)
+    expect_equal(model, folder / "less/model.pt2")
+    state = torch.load(folder / "less/state_dict.pt", weights_only=True)
+    assert state.keys() == model.state_dict().keys(), state.keys() ^ model.state_dict().keys()
+    expect_trains(model)
+    plan["branches"][0]["module"] = ""
+    expect_refused(uncut, plan, plan["branches"][0]["node"])
+
+
 def check_script(espalier, folder):
     prune(espalier, make(plain, 4), folder)
     (folder / "mine.py").write_text(
@@ -268,7 +319,7 @@ def check_script(espalier, folder):
 def main():
     espalier, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     cases = {name: lambda e, f, name=name: check_model(name, e, f) for name in MODELS}
-    cases |= {"reshaped": check_reshaped, "script": check_script}
+    cases |= {"reshaped": check_reshaped, "deep": check_deep, "script": check_script}
     failed = 0
     for name, check in cases.items():
         try:

@@ -20,23 +20,24 @@ namespace {
 
 using testing_support::TinySplits;
 
-Space SpaceOf(const std::string& model, bool decouple, uint64_t seed = 3) {
+Space SpaceOf(const std::string& model, bool decouple, uint64_t seed = 3, bool depth = false) {
   at::set_num_threads(1);
   ModelOptions options;
   options.input_size = 32;
   options.seed = seed;
-  return BuildSpace(BuildModel(model, options), {.decouple_residuals = decouple});
+  return BuildSpace(BuildModel(model, options), {.decouple_residuals = decouple, .depth = depth});
 }
 
 struct NetworkCase {
   const char* model;
   bool decouple;
+  bool depth = false;
 };
 
 class CandidateNetworkProperty : public testing::TestWithParam<NetworkCase> {};
 
 TEST_P(CandidateNetworkProperty, OneGraphRunsEveryCutAsTheCutNetworkDoes) {
-  const Space space = SpaceOf(GetParam().model, GetParam().decouple);
+  const Space space = SpaceOf(GetParam().model, GetParam().decouple, 3, GetParam().depth);
   const CandidateNetwork candidates(space);
   const at::NoGradGuard no_grad;
   at::manual_seed(5);
@@ -57,10 +58,12 @@ TEST_P(CandidateNetworkProperty, OneGraphRunsEveryCutAsTheCutNetworkDoes) {
 INSTANTIATE_TEST_SUITE_P(
     Models, CandidateNetworkProperty,
     testing::Values(NetworkCase{"resnet20", false}, NetworkCase{"resnet20", true},
+                    NetworkCase{"resnet20", false, true}, NetworkCase{"resnet20", true, true},
                     NetworkCase{"densenet40", false}, NetworkCase{"googlenet_cifar", false},
                     NetworkCase{"vgg16_bn_cifar", false}, NetworkCase{"mobilenet_v2", false}),
     [](const auto& info) {
-      return std::string(info.param.model) + (info.param.decouple ? "_decoupled" : "");
+      return std::string(info.param.model) + (info.param.decouple ? "_decoupled" : "") +
+             (info.param.depth ? "_depth" : "");
     });
 
 /// Candidates with long common fronts: they differ in one group, from the back to the front.

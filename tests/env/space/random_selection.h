@@ -25,14 +25,16 @@ Selection SelectAtRandom(const Space& space, uint64_t seed, Count count) {
 /// Any number of units of every group.
 inline Selection RandomSelection(const Space& space, uint64_t seed) {
   return SelectAtRandom(space, seed, [](const Group& group, Rng& rng) {
+    if (group.least == 0) return static_cast<int64_t>(rng.Index(2));
     const int64_t run = group.units / group.blocks;
     return group.blocks * (1 + static_cast<int64_t>(rng.Index(static_cast<uint64_t>(run))));
   });
 }
 
-/// Half of the units of every group, at least one a block.
+/// Half of the units of every group, at least one a block; every second branch on average.
 inline Selection RandomHalf(const Space& space, uint64_t seed) {
-  return SelectAtRandom(space, seed, [](const Group& group, Rng&) {
+  return SelectAtRandom(space, seed, [](const Group& group, Rng& rng) {
+    if (group.least == 0) return static_cast<int64_t>(rng.Index(2));
     return std::max(group.blocks, group.units / 2 / group.blocks * group.blocks);
   });
 }
