@@ -26,6 +26,13 @@ void WaitFor(at::Device device) {
         .synchronizeDevice(device.has_index() ? device.index() : 0);
 }
 
+/// What an expanded tensor really holds.
+Tensor OwnElements(Tensor tensor) {
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis)
+    if (tensor.stride(axis) == 0 && tensor.size(axis) > 1) tensor = tensor.narrow(axis, 0, 1);
+  return tensor;
+}
+
 }  // namespace
 
 Clock SteadyClock() {
@@ -63,8 +70,10 @@ double DeviceMeter::Milliseconds(const Network& network, const std::vector<Tenso
     }
   }
   std::vector<std::pair<Tensor, Tensor>> written;  // (tensor, what it is to hold)
-  for (const std::string& name : fresh)
-    written.emplace_back(network.store.Get(name), network.store.Get(name).clone());
+  for (const std::string& name : fresh) {
+    const Tensor own = OwnElements(network.store.Get(name));
+    written.emplace_back(own, own.clone());
+  }
 
   std::vector<double> seconds;
   double total = 0;

@@ -184,15 +184,19 @@ Tensor OpCalls::Make(ValueId id, std::span<const double> kept) const {
   std::vector<int64_t> sizes;
   for (size_t axis = 0; axis < layout.sizes.size(); ++axis)
     sizes.push_back(SizeAt(layout, axis, kept));
-  const Tensor tensor = at::empty_strided(sizes, StridesLike(layout.sizes, layout.strides, sizes),
-                                          at::TensorOptions().dtype(layout.dtype).device(device_));
+  const std::vector<int64_t> strides = StridesLike(layout.sizes, layout.strides, sizes);
+  std::vector<int64_t> own = sizes;  // what an expanded tensor, such as a class token, really holds
+  for (size_t axis = 0; axis < own.size(); ++axis)
+    if (strides[axis] == 0) own[axis] = std::min<int64_t>(own[axis], 1);
+  const Tensor tensor =
+      at::empty_strided(own, strides, at::TensorOptions().dtype(layout.dtype).device(device_));
   // Positive, for logarithms and roots, and never so small that arithmetic slows down.
-  if (at::isFloatingType(layout.dtype)) return tensor.fill_(0.5);
+  if (at::isFloatingType(layout.dtype)) return tensor.fill_(0.5).expand(sizes);
   const std::string& target = network_.graph.values[static_cast<size_t>(id)].target;
-  if (!target.empty() && sizes == layout.sizes) return tensor.copy_(network_.store.Get(target));
+  if (!target.empty() && own == layout.sizes) return tensor.copy_(network_.store.Get(target));
   // Indices: of the units that stay when stored; of computed ones zero is always legal.
-  if (!target.empty() && sizes.size() == 1) return at::arange(sizes[0], tensor.options());
-  return tensor.zero_();
+  if (!target.empty() && own.size() == 1) return at::arange(own[0], tensor.options());
+  return tensor.zero_().expand(sizes);
 }
 
 const std::vector<ArgEdit>& OpCalls::EditsAt(const std::vector<int64_t>& kept) const {

@@ -63,5 +63,16 @@ TEST(DeviceMeterUnit, LeavesWhatInPlaceOperatorsWriteAsItWas) {
   EXPECT_TRUE(at::equal(network.store.Get("x"), at::full({3}, 3.0)));
 }
 
+TEST(DeviceMeterUnit, WritesAnewWhatAnExpandedArgumentHolds) {
+  Builder b("token");
+  const Tensor token = at::full({1, 3}, 2.0).expand({4, 3});  // as a class token of a batch
+  const ValueId x = b.Buffer("x", token), y = b.Buffer("y", at::full({4, 3}, 1.0));
+  const Network network = b.Finish({b.Call("aten::add", "Tensor", {{"self", x}, {"other", y}})});
+  auto clock = std::make_shared<FakeClock>(FakeClock{{1e-3}});
+  DeviceMeter meter(4, [clock] { return (*clock)(); });
+  EXPECT_DOUBLE_EQ(meter.Milliseconds(network, {}, {"x"}), 1);
+  EXPECT_TRUE(at::equal(network.store.Get("x"), at::full({4, 3}, 2.0)));
+}
+
 }  // namespace
 }  // namespace espalier
