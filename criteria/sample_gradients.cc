@@ -113,13 +113,6 @@ std::map<ValueId, Tensor> GradientsAt(const std::map<ValueId, torch::autograd::E
   return gradients;
 }
 
-Batch Part(const Batch& batch, int64_t first, int64_t count) {
-  Batch part;
-  for (const Tensor& input : batch.inputs) part.inputs.push_back(input.narrow(0, first, count));
-  for (const Tensor& target : batch.targets) part.targets.push_back(target.narrow(0, first, count));
-  return part;
-}
-
 }  // namespace
 
 Gradients TakeGradients(const std::map<std::string, Tensor>& leaves) {
@@ -217,7 +210,7 @@ bool SampleGradients::Agree(const Binding& binding, const Batch& two,
   const Gradients together = Together(binding, two, loss);
   if (together.empty()) return false;
   for (int64_t s = 0; s < two.size(); ++s) {
-    const Gradients alone = Alone(binding, Part(two, s, 1), loss);
+    const Gradients alone = Alone(binding, two.Part(s, 1), loss);
     const at::NoGradGuard no_grad;
     double largest = 0;  // of all parameters: gradients that are zero but for rounding may differ
     for (const auto& [name, gradient] : alone)
@@ -235,14 +228,14 @@ void SampleGradients::Each(const Binding& binding, const Batch& batch, const Sam
                            const std::function<void(const Gradients&)>& take) {
   const int64_t most = SamplesTogether();
   if (!together_ && (!known_ || most == 1)) together_ = false;
-  if (!together_ && batch.size() > 1) together_ = Agree(binding, Part(batch, 0, 2), loss);
+  if (!together_ && batch.size() > 1) together_ = Agree(binding, batch.Part(0, 2), loss);
   for (int64_t first = 0; first < batch.size();) {
     int64_t count = together_.value_or(false) ? std::min(most, batch.size() - first) : 1;
     Gradients gradients;
-    if (count > 1) gradients = Together(binding, Part(batch, first, count), loss);
+    if (count > 1) gradients = Together(binding, batch.Part(first, count), loss);
     if (gradients.empty()) {
       count = 1;
-      gradients = Alone(binding, Part(batch, first, 1), loss);
+      gradients = Alone(binding, batch.Part(first, 1), loss);
     }
     const at::NoGradGuard no_grad;
     take(gradients);
@@ -277,7 +270,7 @@ Gradients SampleGradients::Together(const Binding& binding, const Batch& batch,
       if (output.dim() == 0 || output.size(0) != samples) return {};
       own.push_back(output.narrow(0, s, 1));
     }
-    const Tensor value = loss(own, Part(batch, s, 1));
+    const Tensor value = loss(own, batch.Part(s, 1));
     total = total.defined() ? total + value : value;
   }
   const std::map<ValueId, Tensor> deltas = GradientsAt(edges, total);

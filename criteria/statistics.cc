@@ -28,13 +28,6 @@ Batch OnDevice(const Batch& batch, at::Device device) {
   return moved;
 }
 
-Batch FirstSamples(const Batch& batch, int64_t count) {
-  Batch first;
-  for (const Tensor& input : batch.inputs) first.inputs.push_back(input.narrow(0, 0, count));
-  for (const Tensor& target : batch.targets) first.targets.push_back(target.narrow(0, 0, count));
-  return first;
-}
-
 double LossValue(const Tensor& loss, int64_t batch) {
   if (loss.numel() != 1)
     throw Error(ErrorKind::kModel,
@@ -254,7 +247,7 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
     if (by_sample && statistics.samples < calibration.max_samples) {
       const int64_t count = std::min(batch.size(), calibration.max_samples - statistics.samples);
       sample_gradients->Each(
-          binding, FirstSamples(batch, count),
+          binding, batch.Part(0, count),
           [&](const std::vector<Tensor>& outputs, const Batch& sample) {
             const Tensor loss = calibration.loss(outputs, sample);
             LossValue(loss, b);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -29,6 +30,16 @@ inline std::vector<double> CountsOf(const std::vector<AxisCount>& axes,
   counts.reserve(axes.size());
   for (const AxisCount& axis : axes) counts.push_back(CountOf(axis, units, kept));
   return counts;
+}
+
+/// The groups an axis follows, parents of heads included.
+inline std::set<int32_t> GroupsOf(const AxisCount& axis) {
+  std::set<int32_t> groups;
+  for (const AxisTerm& term : axis.terms) {
+    groups.insert(term.group);
+    if (term.parent >= 0) groups.insert(term.parent);
+  }
+  return groups;
 }
 
 }  // namespace espalier

@@ -70,24 +70,29 @@ LatencyModel::LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> ax
     for (const Width& width : ops_[i].widths)
       for (const Term& term : width)
         for (const int32_t axis : term.axes)
-          for (const AxisTerm& part : axes_[static_cast<size_t>(axis)].terms)
-            for (const int32_t group : {part.group, part.parent}) {
-              if (group < 0) continue;
-              auto& list = ops_of_group_[static_cast<size_t>(group)];
-              if (list.empty() || list.back() != static_cast<int32_t>(i))
-                list.push_back(static_cast<int32_t>(i));
-            }
+          for (const int32_t group : GroupsOf(axes_[static_cast<size_t>(axis)])) {
+            auto& list = ops_of_group_[static_cast<size_t>(group)];
+            if (list.empty() || list.back() != static_cast<int32_t>(i))
+              list.push_back(static_cast<int32_t>(i));
+          }
+}
+
+double LatencyModel::WidthAt(const Width& width, const std::vector<AxisCount>& axes,
+                             std::span<const int64_t> units, std::span<const double> kept) {
+  double sum = 0;
+  for (const Term& term : width) {
+    double product = term.coefficient;
+    for (const int32_t axis : term.axes)
+      product *= CountOf(axes[static_cast<size_t>(axis)], units, kept);
+    sum += product;
+  }
+  return sum;
 }
 
 double LatencyModel::OpMs(const Op& op, std::span<const double> kept) const {
   std::array<double, 2> widths{};
   for (size_t w = 0; w < op.widths.size(); ++w)
-    for (const Term& term : op.widths[w]) {
-      double product = term.coefficient;
-      for (const int32_t axis : term.axes)
-        product *= CountOf(axes_[static_cast<size_t>(axis)], units_, kept);
-      widths[w] += product;
-    }
+    widths[w] = WidthAt(op.widths[w], axes_, units_, kept);
   return op.table.At(std::span(widths).first(op.widths.size()));
 }
 
@@ -99,11 +104,7 @@ LatencyModel::Sums LatencyModel::SumsAt(std::span<const double> kept) const {
   return sums;
 }
 
-double LatencyModel::Ms(std::span<const double> kept) const {
-  const Sums sums = SumsAt(kept);
-  return correction_.heavy * sums.heavy_ms + correction_.light * sums.light_ms +
-         correction_.overhead_ms;
-}
+double LatencyModel::Ms(std::span<const double> kept) const { return correction_.Ms(SumsAt(kept)); }
 
 std::vector<double> LatencyModel::Slope(std::span<const double> kept) const {
   constexpr double kWindow = 8;  // units to each side: half a block of the widest kernels

@@ -39,17 +39,22 @@ class LatencyModel {
     bool heavy = false;         ///< reads weights: convolutions, products
     double times = 1;           ///< so many ops of the network are the same
   };
-  /// ms = heavy * (ops that read weights) + light * (others) + overhead_ms.
+  struct Sums {
+    double heavy_ms = 0, light_ms = 0;  ///< of ops that read weights, and of others
+  };
   struct Correction {
     double heavy = 1, light = 1, overhead_ms = 0;
-  };
-  struct Sums {
-    double heavy_ms = 0, light_ms = 0;
+    double Ms(const Sums& sums) const {
+      return heavy * sums.heavy_ms + light * sums.light_ms + overhead_ms;
+    }
   };
 
   /// units: [groups]. Ops that look up equal tables by equal widths are merged.
   LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> axes, std::vector<Op> ops);
 
+  /// axes: those that the width's terms name.
+  static double WidthAt(const Width& width, const std::vector<AxisCount>& axes,
+                        std::span<const int64_t> units, std::span<const double> kept);
   Sums SumsAt(std::span<const double> kept) const;  ///< before the correction
   double Ms(std::span<const double> kept) const;    ///< kept: [groups], real counts allowed
   /// d ms / d kept: a staircase has no useful derivative, so this is the slope between 8 units less

@@ -28,11 +28,15 @@ std::vector<Tensor> Moved(const std::vector<Tensor>& tensors, at::Device device)
 
 Batch Batch::To(at::Device device) const { return {Moved(inputs, device), Moved(targets, device)}; }
 
+Batch Batch::Part(int64_t first, int64_t count) const {
+  Batch part;
+  for (const Tensor& tensor : inputs) part.inputs.push_back(tensor.narrow(0, first, count));
+  for (const Tensor& tensor : targets) part.targets.push_back(tensor.narrow(0, first, count));
+  return part;
+}
+
 Batch Dataset::Range(int64_t first, int64_t size, bool channels_last) const {
-  Batch batch;
-  for (const Tensor& tensor : inputs) batch.inputs.push_back(tensor.narrow(0, first, size));
-  for (const Tensor& tensor : targets) batch.targets.push_back(tensor.narrow(0, first, size));
-  return Finish(std::move(batch), channels_last, nullptr);
+  return Finish(Batch{inputs, targets}.Part(first, size), channels_last, nullptr);
 }
 
 Batch Dataset::Select(const Tensor& index, bool channels_last, Rng* augment) const {

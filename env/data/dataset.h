@@ -15,6 +15,7 @@ struct Batch {
   std::vector<Tensor> targets;  ///< [B, ...] each; empty when there are no labels
   int64_t size() const { return inputs.front().size(0); }
   Batch To(at::Device device) const;
+  Batch Part(int64_t first, int64_t count) const;  ///< of the samples; shares their memory
 };
 
 /// One split: samples in memory, with or without targets. Stored images (uint8 inputs of a data set

@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <mutex>
 #include <numeric>
 #include <optional>
 
+#include "env/base/clock.h"
 #include "env/base/error.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/batch_size.h"
@@ -219,10 +219,7 @@ WorkerSetting CandidateEvaluator::SettingFor(int64_t samples) {
           inputs.push_back(PrepareInput(input, options_.dtype));
         return network_.executor().Run(bound.binding, inputs);
       },
-      [] {
-        const auto now = std::chrono::steady_clock::now().time_since_epoch();
-        return std::chrono::duration<double>(now).count();
-      });
+      SteadyClock());
   return *setting_;
 }
 

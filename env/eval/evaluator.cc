@@ -47,7 +47,6 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
                const EvalOptions& options, Tensor* statistics_out) {
   ESPALIER_CHECK(options.batch_size > 0 && options.limit >= 0, "batch size ", options.batch_size,
                  ", limit ", options.limit);
-  ESPALIER_CHECK(!options.fast || options.gates.empty(), "gates need the plain path");
   const int64_t count =
       options.limit > 0 ? std::min(options.limit, samples.count()) : samples.count();
   if (count == 0) throw Error(ErrorKind::kConfig, "there are no samples to evaluate on");
@@ -70,8 +69,7 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
     const int64_t size = std::min(batch_size, count - first);
     Outcome outcome{samples.Range(first, size, options.fast).To(device), {}};
     const auto& inputs = outcome.batch.inputs;
-    outcome.outputs =
-        fast ? fast->Run(inputs) : plain.Run(binding, inputs, {.gates = options.gates});
+    outcome.outputs = fast ? fast->Run(inputs) : plain.Run(binding, inputs);
     outcome.uncut = uncut.Run(inputs);
     for (std::vector<Tensor>* tensors : {&outcome.outputs, &outcome.uncut})
       for (Tensor& tensor : *tensors)

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -18,7 +17,6 @@ struct EvalOptions {
   /// Of the fast path. bfloat16 shifts logits by about 1 %: right for ranking candidates, not for
   /// the figure that is reported.
   at::ScalarType dtype = at::kFloat;
-  std::span<const Gate> gates{};  ///< masks of a network as it stands: not on the fast path
 };
 
 /// A network's figure and mean loss on samples, no augmentation.

@@ -61,7 +61,7 @@ WorkerSetting FastestOf(const std::vector<WorkerSetting>& settings,
 
 WorkerSetting MeasuredSetting(const std::vector<WorkerSetting>& settings,
                               const std::function<std::vector<Tensor>()>& work,
-                              const std::function<double()>& clock) {
+                              const Clock& clock) {
   std::optional<std::vector<Tensor>> first;
   const auto same = [](const Tensor& a, const Tensor& b) { return at::equal(a, b); };
   return FastestOf(settings, [&](const WorkerSetting& setting) -> std::optional<double> {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "env/base/clock.h"
 #include "env/base/tensor.h"
 
 namespace espalier {
@@ -25,10 +26,8 @@ WorkerSetting FastestOf(const std::vector<WorkerSetting>& settings,
 
 /// The setting under which every worker doing `work` once takes least time for each. One that
 /// throws, or whose results differ in any bit from those of the first setting, is not taken.
-/// clock: seconds; tests bring their own.
 WorkerSetting MeasuredSetting(const std::vector<WorkerSetting>& settings,
-                              const std::function<std::vector<Tensor>()>& work,
-                              const std::function<double()>& clock);
+                              const std::function<std::vector<Tensor>()>& work, const Clock& clock);
 
 /// Runs body(0), ..., body(tasks - 1) on the workers of a setting; gives every thread back the
 /// number of threads it had. The first exception of a task is thrown again here.

@@ -40,8 +40,8 @@ void CheckOwnMemory(const at::Tensor& tensor) {
                 Str("sizes ", tensor.sizes(), " overlap: its record has ", available, " elements"));
 }
 
-void CheckBooleans(at::ScalarType dtype, const at::Tensor& bytes) {
-  if (dtype == at::kBool && bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
+void CheckBooleans(const at::Tensor& bytes) {
+  if (bytes.numel() > 0 && bytes.max().item<uint8_t>() > 1)
     throw Error(ErrorKind::kModel, "its record holds bytes that are no booleans");
 }
 

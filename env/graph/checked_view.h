@@ -14,6 +14,6 @@ void CheckInside(at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset,
 void CheckOwnMemory(const at::Tensor& tensor);
 
 /// Errors   kModel when what is to be read as booleans holds other bytes than 0 and 1.
-void CheckBooleans(at::ScalarType dtype, const at::Tensor& bytes);
+void CheckBooleans(const at::Tensor& bytes);
 
 }  // namespace espalier

@@ -78,9 +78,9 @@ Tensor Archive::Bytes(const std::string& entry) {
   return bytes;
 }
 
-void Archive::CheckPickle(const std::string& entry) {
+void Archive::CheckPickle(const std::string& entry, std::string program) {
   try {
-    CheckTorchPickle(zip_, Text(entry), entry.substr(0, entry.rfind('.')));
+    CheckTorchPickle(zip_, std::move(program), entry.substr(0, entry.rfind('.')));
   } catch (const Error& error) {
     if (Named(error)) throw;
     Fail(entry, error.message());
@@ -129,8 +129,7 @@ std::vector<StoredTensor> ReadTensors(Archive& archive, const std::string& confi
       if (!records.contains(path_name)) records[path_name] = archive.Bytes(folder + path_name);
       const Tensor& bytes = records[path_name];
       CheckView(view, bytes.numel());
-      if (view.dtype == at::kBool && checked.insert(path_name).second)
-        CheckBooleans(view.dtype, bytes);
+      if (view.dtype == at::kBool && checked.insert(path_name).second) CheckBooleans(bytes);
       const std::string key =
           Str(path_name, '|', int{static_cast<int8_t>(view.dtype)}, '|', view.offset,
               at::IntArrayRef(view.sizes), at::IntArrayRef(view.strides));

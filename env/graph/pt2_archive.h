@@ -21,9 +21,9 @@ class Archive {
   const std::vector<std::string>& entries() const { return zip_.names(); }  ///< without the root
   std::string Text(const std::string& entry);
   Tensor Bytes(const std::string& entry);  ///< [size], uint8
-  /// Walks a pickled entry, whose storages are the records in the folder of its name, and reads
-  /// none. Errors: kModel when anything in it is not as it claims (torch_pickle.h).
-  void CheckPickle(const std::string& entry);
+  /// Walks the program of a pickled entry, whose storages are the records in the folder of its
+  /// name, and reads none. Errors: kModel when anything in it is not as it claims (torch_pickle.h).
+  void CheckPickle(const std::string& entry, std::string program);
 
   template <typename... Parts>
   [[noreturn]] void Fail(const std::string& entry, const Parts&... parts) const {

@@ -30,7 +30,7 @@ void CheckPlain(const std::string& name, const Tensor& tensor) {
   // LibTorch makes whatever view a file asks for.
   try {
     CheckOwnMemory(tensor);
-    if (tensor.scalar_type() == at::kBool) CheckBooleans(at::kBool, tensor.view(at::kByte));
+    if (tensor.scalar_type() == at::kBool) CheckBooleans(tensor.view(at::kByte));
   } catch (const Error& error) {
     Fail("the stored tensor '", name, "': ", error.message());
   }

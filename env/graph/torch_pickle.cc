@@ -323,7 +323,7 @@ class Unpickler {
       bytes = at::empty({size}, at::kByte);
       archive_.Read(record, bytes.mutable_data_ptr());
     }
-    CheckBooleans(*dtype, bytes);
+    if (*dtype == at::kBool) CheckBooleans(bytes);
     value.tensor = at::empty({0}, options).set_(bytes.storage(), 0, {size / element}, {1});
     return value;
   }

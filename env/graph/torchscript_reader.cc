@@ -94,9 +94,9 @@ void CheckArchive(pt2::Archive& archive) {
     const bool pickle =
         entry == "data.pkl" || entry == "constants.pkl" || entry.ends_with(".debug_pkl");
     if (!code && !pickle) continue;
-    // Its reader of pickles takes their word for lengths, places and sizes of storages.
-    if (pickle) archive.CheckPickle(entry);
     const std::string text = archive.Text(entry);
+    // Its reader of pickles takes their word for lengths, places and sizes of storages.
+    if (pickle) archive.CheckPickle(entry, text);
     if (text.find("torch.classes") != std::string::npos ||
         text.find("torch.jit._pickle.restore_custom") != std::string::npos)
       archive.Fail(entry,

@@ -99,11 +99,7 @@ class Tables {
     size_t together = 0;
     const std::vector<double> full(units_.begin(), units_.end());
     for (const AxisCount& axis : facts.axes) {
-      std::set<int32_t> groups;
-      for (const AxisTerm& term : axis.terms) {
-        groups.insert(term.group);
-        if (term.parent >= 0) groups.insert(term.parent);
-      }
+      const std::set<int32_t> groups = GroupsOf(axis);
       together += groups.size();
       all.insert(groups.begin(), groups.end());
       directions.push_back({{groups.begin(), groups.end()},
@@ -140,14 +136,7 @@ class Tables {
 
   double WidthAt(const LatencyModel::Width& width, const std::vector<int64_t>& kept) const {
     const std::vector<double> counts(kept.begin(), kept.end());
-    double sum = 0;
-    for (const auto& term : width) {
-      double product = term.coefficient;
-      for (const int32_t axis : term.axes)
-        product *= CountOf(axes_[static_cast<size_t>(axis)], units_, counts);
-      sum += product;
-    }
-    return sum;
+    return LatencyModel::WidthAt(width, axes_, units_, counts);
   }
 
   double Measure(size_t op, const std::vector<int64_t>& kept) {
@@ -233,13 +222,6 @@ std::vector<std::vector<int64_t>> SampleCuts(const Space& space, int64_t wanted)
     if (std::find(cuts.begin(), cuts.end(), cut) == cuts.end()) cuts.push_back(std::move(cut));
   }
   return cuts;
-}
-
-Network CutTo(const Space& space, const std::vector<int64_t>& kept) {
-  std::vector<std::vector<double>> scores;
-  for (const Group& group : space.groups())
-    scores.emplace_back(static_cast<size_t>(group.units), 0.0);
-  return Cut(space.network(), MakePlan(space, SelectTop(space, scores, kept)));
 }
 
 /// What a network does, without its values: operators, literals, and the shapes of what it stores.
@@ -368,14 +350,13 @@ MeasuredLatency MeasureLatency(const Space& space, const LatencyConfig& config, 
       const std::vector<double> counts(kept.begin(), kept.end());
       (fitted ? sums : check_sums).push_back(model.SumsAt(counts));
       (fitted ? measured : check_measured)
-          .push_back(MeasureNetwork(CutTo(space, kept), config, device, meter, &cache));
+          .push_back(MeasureNetwork(Cut(space.network(), MakePlan(space, SelectFirst(space, kept))),
+                                    config, device, meter, &cache));
     }
     model.Correct(FitCorrection(sums, measured));
-    const LatencyModel::Correction& fit = model.correction();
     std::vector<double> errors;
     for (size_t i = 0; i < check_sums.size(); ++i) {
-      const double predicted =
-          fit.heavy * check_sums[i].heavy_ms + fit.light * check_sums[i].light_ms + fit.overhead_ms;
+      const double predicted = model.correction().Ms(check_sums[i]);
       result.checks.emplace_back(predicted, check_measured[i]);
       errors.push_back(std::abs(predicted / check_measured[i] - 1));
     }

@@ -4,7 +4,6 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <set>
 
 #include "env/base/error.h"
@@ -34,13 +33,6 @@ Tensor OwnElements(Tensor tensor) {
 }
 
 }  // namespace
-
-Clock SteadyClock() {
-  return [] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-  };
-}
 
 DeviceMeter::DeviceMeter(int64_t repeats, Clock clock)
     : repeats_(repeats), clock_(std::move(clock)) {

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "env/base/clock.h"
 #include "env/graph/network.h"
 
 namespace espalier {
@@ -16,10 +16,6 @@ class Meter {
   virtual double Milliseconds(const Network& network, const std::vector<Tensor>& inputs,
                               const std::vector<std::string>& fresh) = 0;
 };
-
-/// Seconds since some moment.
-using Clock = std::function<double()>;
-Clock SteadyClock();
 
 /// The device the tensors are on, as it is when nothing else runs.
 ///

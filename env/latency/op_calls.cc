@@ -68,15 +68,6 @@ bool Proportional(const AxisCount& a, const AxisCount& b, std::span<const int64_
   return true;
 }
 
-std::set<int32_t> GroupsOf(const AxisCount& axis) {
-  std::set<int32_t> groups;
-  for (const AxisTerm& term : axis.terms) {
-    groups.insert(term.group);
-    if (term.parent >= 0) groups.insert(term.parent);
-  }
-  return groups;
-}
-
 Network ForInference(const Space& space, at::ScalarType dtype, at::Device device,
                      std::map<std::string, InferenceRewrite::Origin>& origins) {
   Network moved = space.network();
@@ -202,10 +193,8 @@ Tensor OpCalls::Make(ValueId id, std::span<const double> kept) const {
 const std::vector<ArgEdit>& OpCalls::EditsAt(const std::vector<int64_t>& kept) const {
   const auto known = edits_.find(kept);
   if (known != edits_.end()) return known->second;
-  std::vector<std::vector<double>> scores;
-  for (const int64_t units : units_) scores.emplace_back(static_cast<size_t>(units), 0.0);
   Plan plan;
-  plan.edits = FollowLiterals(space_, UnitMask(space_, SelectTop(space_, scores, kept)));
+  plan.edits = FollowLiterals(space_, UnitMask(space_, SelectFirst(space_, kept)));
   return edits_.emplace(kept, ExecutorEdits(network_.graph, plan)).first->second;
 }
 

@@ -55,6 +55,13 @@ Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& 
   return selection;
 }
 
+Selection SelectFirst(const Space& space, const std::vector<int64_t>& counts) {
+  std::vector<std::vector<double>> equal;
+  for (const Group& group : space.groups())
+    equal.emplace_back(static_cast<size_t>(group.units), 0.0);
+  return SelectTop(space, equal, counts);
+}
+
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection) {
   std::vector<uint8_t> mask(static_cast<size_t>(space.total_units()), 0);
   for (size_t g = 0; g < selection.size(); ++g)

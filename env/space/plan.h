@@ -24,6 +24,8 @@ std::vector<int64_t> KeptCounts(const Selection& selection);
 /// to the lower index. scores[g]: [units], larger = keep. Errors: internal on size mismatch.
 Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& scores,
                     const std::vector<int64_t>& counts);
+/// As many of each group, the first ones of every block: where only widths matter.
+Selection SelectFirst(const Space& space, const std::vector<int64_t>& counts);
 /// [total_units] 1 = kept.
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection);
 /// The same, with units whose parent (their head) is removed taken out too.

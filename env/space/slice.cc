@@ -127,12 +127,17 @@ class SharedMemory {
     next_ = memory_.get();
   }
 
-  /// Uninitialised; ordinary memory when there is nothing to share.
-  Tensor Take(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  /// What a tensor takes of it.
+  static size_t BytesFor(at::IntArrayRef sizes, const at::TensorOptions& options) {
     constexpr size_t kAlign = 64;
     size_t bytes = options.dtype().itemsize();
     for (const int64_t size : sizes) bytes *= static_cast<size_t>(size);
-    bytes = (bytes + kAlign - 1) / kAlign * kAlign;
+    return (bytes + kAlign - 1) / kAlign * kAlign;
+  }
+
+  /// Uninitialised; ordinary memory when there is nothing to share.
+  Tensor Take(at::IntArrayRef sizes, const at::TensorOptions& options) {
+    const size_t bytes = BytesFor(sizes, options);
     if (bytes == 0 || bytes > left_) return at::empty(sizes, options);
     left_ -= bytes;
     char* const place = std::exchange(next_, next_ + bytes);
@@ -307,11 +312,8 @@ ParameterStore SliceStore(const ParameterStore& store, const Plan& plan) {
   size_t bytes = 0;
   for (const std::string& name : store.CanonicalNames()) {
     const Tensor& tensor = store.Get(name);
-    if (!in_one_pass(name, tensor)) continue;
-    size_t own = tensor.element_size();
-    for (const int64_t size : SlicedSizes(tensor, AxesOf(plan, name)))
-      own *= static_cast<size_t>(size);
-    bytes += (own + 63) / 64 * 64;
+    if (in_one_pass(name, tensor))
+      bytes += SharedMemory::BytesFor(SlicedSizes(tensor, AxesOf(plan, name)), tensor.options());
   }
   SharedMemory memory(bytes);
   ParameterStore sliced = store;

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <ctime>
 #include <limits>
+
+#include "env/base/clock.h"
 
 namespace espalier {
 
@@ -32,7 +33,7 @@ namespace {
 
 double SecondsNow(at::DeviceType device) {
   if (device == at::kCPU) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return SteadyClock()();
 }
 
 }  // namespace

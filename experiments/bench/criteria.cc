@@ -186,12 +186,7 @@ void PrintSampleCost(const Setup& setup) {
   Calibration together = setup.calibration, alone = setup.calibration;
   together.batches = 1;
   alone.batches = count;
-  alone.get = [&](int64_t sample) {
-    Batch one;
-    for (const Tensor& input : batch.inputs) one.inputs.push_back(input.narrow(0, sample, 1));
-    for (const Tensor& target : batch.targets) one.targets.push_back(target.narrow(0, sample, 1));
-    return one;
-  };
+  alone.get = [&](int64_t sample) { return batch.Part(sample, 1); };
   const auto seconds = [&](const Calibration& calibration) {
     return ProcessorSeconds([&] {
       CollectStatistics(setup.space, setup.space.network().store, {Need::kSampleGradient},
