@@ -53,6 +53,9 @@ int64_t ReadCollector::FindPartner(const ReadPoint& read) {
   } else if ((name == "aten::matmul" || name == "aten::bmm") && read.arg == 0) {
     key = op.ValueArg(name == "aten::bmm" ? "mat2" : "other");
     transposed = true;
+  } else if (name == "aten::baddbmm" && read.arg == op.ArgIndex("batch1")) {
+    key = op.ValueArg("batch2");
+    transposed = true;
   }
   if (key == kNoValue || !graph.values[static_cast<size_t>(key)].target.empty()) return -1;
   return static_cast<int64_t>(
@@ -66,14 +69,18 @@ void ReadCollector::AddTaps(std::vector<Tap>& taps) {
 
 /// Mean over everything but the coordinates: [coordinates] float64.
 Tensor ReadCollector::Coordinates(const View& view, const Tensor& value, bool mean) const {
-  std::vector<int64_t> others;
-  for (int64_t axis = 0; axis < value.dim(); ++axis) {
-    const bool own =
-        view.axis >= 0 ? axis == view.axis : view.shape[static_cast<size_t>(axis)] != 1;
-    if (!own) others.push_back(axis);
+  Tensor split = value;
+  std::vector<int64_t> others;  // axes of split
+  int64_t place = 0;
+  for (int64_t axis = 0; axis < value.dim(); ++axis, ++place) {
+    const int64_t pattern = view.axis >= 0 ? 1 : view.shape[static_cast<size_t>(axis)];
+    if (axis != view.axis && pattern == 1) others.push_back(place);
+    if (pattern == 1 || value.size(axis) <= pattern) continue;  // fewer: keys that heads share
+    split = split.unflatten(place, {-1, pattern});  // a batch merged in front of the coordinates
+    others.push_back(place++);
   }
-  if (others.empty()) return value.to(at::kDouble).reshape({-1});
-  return (mean ? value.mean(others, false, at::kDouble) : value.sum(others, false, at::kDouble))
+  if (others.empty()) return split.to(at::kDouble).reshape({-1});
+  return (mean ? split.mean(others, false, at::kDouble) : split.sum(others, false, at::kDouble))
       .reshape({-1});
 }
 
@@ -92,7 +99,9 @@ void ReadCollector::Record(View& view, const Tensor& given) const {
     add(view.square, Coordinates(view, value.square(), true));
   }
   if (!ranks_) return;
-  const Tensor few = value.narrow(0, 0, std::min(value.size(0), max_rank_samples_));
+  const bool by_sample = view.axis > 0 || (view.axis < 0 && view.shape.front() == 1);
+  const Tensor few =
+      by_sample ? value.narrow(0, 0, std::min(value.size(0), max_rank_samples_)) : value;
   if (value.dim() == 4 && view.axis == 1)
     add(view.rank, at::linalg_matrix_rank(few.contiguous()).mean(0, false, at::kDouble));  // [C]
   else

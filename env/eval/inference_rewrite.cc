@@ -7,6 +7,7 @@
 
 #include "env/base/error.h"
 #include "env/graph/memory_format.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier {
 namespace {
@@ -18,8 +19,7 @@ std::vector<ValueId> WrittenValues(const Op& op) {
   std::vector<ValueId> written;
   const auto& arguments = op.handle.schema().arguments();
   for (const Use& use : UsesOf(op)) {
-    const auto* alias = arguments[static_cast<size_t>(use.arg)].alias_info();
-    if (alias && alias->isWrite()) written.push_back(use.value);
+    if (IsWritten(arguments[static_cast<size_t>(use.arg)])) written.push_back(use.value);
   }
   return written;
 }

@@ -8,6 +8,8 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/graph/merged_batch.h"
+#include "env/graph/schema_writes.h"
 #include "env/graph/shape_only.h"
 
 namespace espalier {
@@ -112,9 +114,9 @@ std::vector<bool> WrittenInputs(const Graph& graph) {
   std::vector<bool> written(graph.inputs.size(), false);
   for (const Op& op : graph.ops) {
     for (const Use& use : UsesOf(op)) {
-      const auto* alias = op.handle.schema().arguments()[static_cast<size_t>(use.arg)].alias_info();
       const int32_t input = source[static_cast<size_t>(use.value)];
-      if (input >= 0 && alias && alias->isWrite()) written[static_cast<size_t>(input)] = true;
+      if (input >= 0 && IsWritten(op.handle.schema().arguments()[static_cast<size_t>(use.arg)]))
+        written[static_cast<size_t>(input)] = true;
       if (input >= 0 && use.arg == 0 && MayReturnItsArgument(op))
         for (const ValueId output : op.outputs) source[static_cast<size_t>(output)] = input;
     }
@@ -202,7 +204,8 @@ struct Executor::Step {
       if (known.value == value && known.multiplier == key) return known.result;
     std::vector<int64_t> shape(static_cast<size_t>(input.dim()), 1);
     if (gate.axis >= 0) shape[static_cast<size_t>(gate.axis)] = gate.multiplier.numel();
-    Tensor result = input * (gate.axis >= 0 ? gate.multiplier.view(shape) : gate.multiplier);
+    const Tensor factors = gate.axis >= 0 ? gate.multiplier.view(shape) : gate.multiplier;
+    Tensor result = input * SpreadOverBatch(factors, input.sizes());
     gated.push_back({value, key, result});
     return result;
   }

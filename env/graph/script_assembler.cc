@@ -7,6 +7,7 @@
 
 #include "env/base/error.h"
 #include "env/graph/checked_view.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier::script {
 namespace {
@@ -128,8 +129,7 @@ TensorItem Assembler::Constant(const Tensor& tensor) {
 void Assembler::CheckWrites(const c10::OperatorHandle& handle,
                             const std::vector<Item>& arguments) const {
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto* alias = handle.schema().arguments()[i].alias_info();
-    if (!alias || !alias->isWrite()) continue;
+    if (!IsWritten(handle.schema().arguments()[i])) continue;
     const auto* tensor = As<TensorItem>(arguments[i]);
     if (!tensor) Fail("it writes to a constant");
     for (const Tensor& probe : tensor->probe) {
@@ -293,11 +293,9 @@ Network Assembler::Finish(const std::vector<ValueId>& outputs) {
   std::vector<bool> live(graph.ops.size());
   for (size_t i = graph.ops.size(); i-- > 0;) {
     const Op& op = graph.ops[i];
-    bool keep = std::any_of(op.outputs.begin(), op.outputs.end(),
-                            [&](ValueId id) { return read[static_cast<size_t>(id)]; });
-    for (const c10::Argument& argument : op.handle.schema().arguments())
-      keep = keep || (argument.alias_info() && argument.alias_info()->isWrite());
-    if (!keep) continue;
+    const bool is_read = std::any_of(op.outputs.begin(), op.outputs.end(),
+                                     [&](ValueId id) { return read[static_cast<size_t>(id)]; });
+    if (!is_read && !WritesAny(op.handle.schema())) continue;
     live[i] = true;
     for (const Use& use : UsesOf(op)) read[static_cast<size_t>(use.value)] = true;
   }

@@ -5,6 +5,7 @@
 
 #include "env/base/error.h"
 #include "env/graph/pt2_arguments.h"
+#include "env/graph/schema_writes.h"
 #include "env/graph/script_operators.h"
 
 namespace espalier::script {
@@ -342,9 +343,7 @@ std::vector<Item> Interpreter::RunOperator(const Node& node, const std::vector<I
   if (reads_tensor && !LooksAtShapeOnly(schema.name()))
     Fail(makes_tensor ? "it is no operator of the dispatcher"
                       : "it makes a number out of tensor data");
-  for (const c10::Argument& argument : schema.arguments())
-    if (argument.alias_info() && argument.alias_info()->isWrite())
-      Fail("changing this list or tensor is not supported");
+  if (WritesAny(schema)) Fail("changing this list or tensor is not supported");
   return RunOnNumbers(node, inputs);
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier::script {
 namespace {
@@ -270,9 +271,7 @@ bool FoldsToConstant(const std::vector<Item>& inputs, const c10::FunctionSchema&
     if (constant->toTensor().dim() > 0 && !copies) return false;
     any = true;
   }
-  for (const c10::Argument& argument : schema.arguments())
-    if (argument.alias_info() && argument.alias_info()->isWrite()) return false;
-  return any;
+  return any && !WritesAny(schema);
 }
 
 }  // namespace espalier::script

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "env/base/error.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier {
 namespace {
@@ -135,8 +136,7 @@ bool ShapeOnly(const Op& op, std::vector<c10::IValue>& stack) {
   }
   const auto& arguments = op.handle.schema().arguments();
   for (size_t a = 0; a < arguments.size() && a < stack.size(); ++a)
-    if (const auto* alias = arguments[a].alias_info();
-        alias && alias->isWrite() && stack[a].isTensor())
+    if (IsWritten(arguments[a]) && stack[a].isTensor())
       stack[a] = stack[a].toTensor().contiguous().clone();
   return false;
 }

@@ -40,6 +40,7 @@ struct MeasuredLatency {
   std::vector<std::pair<double, double>> checks{};  ///< (predicted, measured) ms of those
   std::vector<std::string> left_out{};  ///< ops that could not be measured alone, with the reason
   int64_t points = 0, measured = 0;     ///< of all tables; of them not found in the cache
+  int64_t repeated = 0;                 ///< measurements of points that were made again
 };
 
 /// Tables of every op over its widths, corrected by whole networks.

@@ -11,6 +11,7 @@
 #include "env/base/rng.h"
 #include "env/cost/axis_counts.h"
 #include "env/graph/executor.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier {
 namespace {
@@ -25,12 +26,6 @@ bool IsProduct(const std::string& name) {
                                                "aten::einsum",
                                                "aten::scaled_dot_product_attention"};
   return kNames.contains(name);
-}
-
-bool Writes(const Op& op) {
-  for (const c10::Argument& argument : op.handle.schema().arguments())
-    if (argument.alias_info() && argument.alias_info()->isWrite()) return true;
-  return false;
 }
 
 /// Strides of other sizes in the same order of axes. Gaps between axes (a part of a wider tensor)
@@ -218,7 +213,7 @@ OpCalls::Facts OpCalls::FactsOf(size_t index) const {
     if (stored && layout.sizes.size() >= 2 && at::isFloatingType(layout.dtype)) facts.heavy = true;
   }
   facts.measured = !op.outputs.empty();
-  bool all_views = !op.outputs.empty() && !Writes(op);
+  bool all_views = !op.outputs.empty() && !WritesAny(op.handle.schema());
   for (const ValueId output : op.outputs) {
     const ValueLayout& layout = layouts_[static_cast<size_t>(output)];
     values.push_back(static_cast<size_t>(output));

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/graph/schema_writes.h"
 
 namespace espalier {
 namespace {
@@ -25,11 +26,6 @@ bool MakesNumber(const Op& op) {
   return returns.size() == 1 && (returns[0].type()->kind() == c10::TypeKind::IntType ||
                                  returns[0].type()->kind() == c10::TypeKind::SymIntType ||
                                  returns[0].type()->kind() == c10::TypeKind::NumberType);
-}
-
-bool IsWritten(const Op& op, int32_t arg) {
-  const auto* alias = op.handle.schema().arguments()[static_cast<size_t>(arg)].alias_info();
-  return alias && alias->isWrite();
 }
 
 /// Whether an op may give back its first argument's memory.
@@ -204,11 +200,15 @@ std::vector<bool> OpsOnlyFor(const Graph& graph, int32_t op, int32_t arg) {
   for (size_t i = 0; i < inside.size(); ++i)
     for (const Use& use : UsesOf(graph.ops[i])) {
       if (inside[i]) {
-        if (IsWritten(graph.ops[i], use.arg) && !WritesInside(graph, inside, use.value)) return {};
+        if (IsWritten(graph.ops[i].handle.schema().arguments()[static_cast<size_t>(use.arg)]) &&
+            !WritesInside(graph, inside, use.value))
+          return {};
       } else if (from_inside(use.value) &&
                  std::pair(static_cast<int32_t>(i), use.arg) != std::pair(op, arg)) {
-        if (!graph.ops[i].outputs.empty()) return {};
-        inside[i] = true;  // an assertion about what goes
+        const bool assertion = graph.ops[i].outputs.empty();
+        const bool unread = !before[i] && !WritesAny(graph.ops[i].handle.schema());
+        if (!assertion && !unread) return {};
+        inside[i] = true;
       }
     }
   return inside;

@@ -37,6 +37,24 @@ void Produce(const Call& c, ValueId input, bool reads_axis, int64_t axis,
   c.t.Set(c.out(), c.ids(input));
 }
 
+/// A cut that runs over space alone: a kernel of one place mixes the channels of each on its own.
+void OverSpace(const Call& c, ValueId input, ValueId weight, bool transposed) {
+  const auto stride = c.op.Constant("stride").toIntVector();
+  for (const int64_t axis : VaryingAxes(c.ids(input))) {
+    const auto at = static_cast<size_t>(axis);
+    const int64_t step = stride.size() == 1 ? stride[0] : stride[at - 2];
+    if (c.t.sizes(weight)[at] != 1 || step != 1 || c.out_sizes()[at] != c.t.sizes(input)[at])
+      return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  }
+  for (const int64_t axis : {0, 1})
+    for (const int64_t id :
+         c.t.WeightIds(weight, axis,
+                       axis == (transposed ? 1 : 0) ? MemberRole::kProducer : MemberRole::kConsumer,
+                       axis == (transposed ? 1 : 0), c.op.module_path))
+      c.t.Pin(id, Str(c.where(), ": its input is prunable along another axis"));
+  c.t.Set(c.out(), c.ids(input));
+}
+
 void Convolution(const Call& c) {
   const ValueId input = c.op.ValueArg("input"), weight = c.op.ValueArg("weight");
   const bool transposed =
@@ -49,7 +67,7 @@ void Convolution(const Call& c) {
   const std::string& layer = c.op.module_path;
   // Labels that also run over space meet in the kernel: per channel they become one.
   if (c.ids(input).defined() && !VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1)
-    return PinInputs(c, Str(c.where(), ": cut runs over space"));
+    return OverSpace(c, input, weight, transposed);
   if (groups > 1 && groups == in) {  // depthwise: out rows follow the inputs, in blocks of out / in
     const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
     if (transposed && out != in) return Opaque(c);
@@ -116,8 +134,11 @@ Tensor Product(const Call& c, int32_t a_use, const Tensor& a, const std::vector<
       PinSlabs(c, a, {m}, Str(c.where(), ": rows of a product"));
     if (VariesAlong(b, rank - 1) && VariesAlong(b, rank - 2))
       PinSlabs(c, b, {rank - 1}, Str(c.where(), ": columns of a product"));
-    const Tensor left = a.defined() ? a.unsqueeze(-2) : a;                     // [.., m, 1, k]
-    const Tensor right = b.defined() ? b.transpose(-1, -2).unsqueeze(-3) : b;  // [.., 1, n, k]
+    // An operand that is cut along its own axis only brings data that cannot be cut along k.
+    const bool a_meets = a.defined() && (VariesAlong(a, k) || !VariesAlong(a, m));
+    const bool b_meets = b.defined() && (VariesAlong(b, rank - 2) || !VariesAlong(b, rank - 1));
+    const Tensor left = a_meets ? a.unsqueeze(-2) : Tensor();                     // [.., m, 1, k]
+    const Tensor right = b_meets ? b.transpose(-1, -2).unsqueeze(-3) : Tensor();  // [.., 1, n, k]
     Contract(c, left, right);
     if (a.defined()) {
       Tensor read = a;

@@ -71,7 +71,8 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
   // The labelled operands first, so that stored ones see all that is known; numbers last.
   std::vector<ValueId> order = values;
   std::ranges::stable_sort(order, {}, [&](ValueId value) {
-    return c.ids(value).defined() ? 0 : c.rank(value) > 0 ? 1 : 2;
+    if (c.ids(value).defined()) return c.t.IsMovedStored(value) ? 1 : 0;
+    return c.rank(value) > 0 ? 2 : 3;
   });
   Operand result = OperandOf(c, order[0], rank);
   if (!result.ids.defined()) result.ids = Align(c.t.Usable(order[0], c.op.module_path), rank);
@@ -79,10 +80,10 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
     Operand next = OperandOf(c, order[i], rank);
     if (!next.ids.defined() && result.ids.defined())
       next.ids = AlongOneAxis(c, order[i], result.ids);
-    if (!next.ids.defined()) {
-      next.ids = Align(c.t.Usable(order[i], c.op.module_path), rank);
-      if (result.ids.defined()) Narrow(c, next, result.ids);
-    }
+    const bool stored = !next.ids.defined();
+    if (stored) next.ids = Align(c.t.Usable(order[i], c.op.module_path), rank);
+    if ((stored || c.t.IsMovedStored(order[i])) && result.ids.defined())
+      Narrow(c, next, result.ids);
     result.ids = Meet(c, result.ids, result.sizes, next.ids, next.sizes);
     for (size_t d = 0; d < result.sizes.size(); ++d)
       result.sizes[d] = std::max(result.sizes[d], next.sizes[d]);
@@ -117,16 +118,20 @@ void Prelu(const Call& c) {
   c.t.Set(c.out(), c.ids(input));
 }
 
-/// softmax and cumulative ops: labels pass, but not along the axis they work on.
+/// softmax and cumulative ops: labels pass, but not along the axis they work on. Where they run
+/// along others too (paths of a selective kernel), what stands along that axis goes together.
 void AlongAxis(const Call& c) {
   const ValueId input = UsesOf(c.op).front().value;
   if (!c.ids(input).defined()) return;
   const int64_t dim = c.Dim("dim", c.rank(input));
-  if (c.ids(input).size(dim) > 1) {
-    c.t.PinAll(c.ids(input), Str(c.where(), ": works along a prunable axis"));
-    return;
+  Tensor ids = c.ids(input);
+  if (ids.size(dim) > 1) {
+    if (VaryingAxes(ids).size() < 2 || c.t.InnerAxis(ids) == dim)
+      return c.t.PinAll(ids, Str(c.where(), ": works along a prunable axis"));
+    UnionAlong(c, ids, dim);
+    ids = ids.narrow(dim, 0, 1);
   }
-  for (const ValueId output : c.op.outputs) c.t.Set(output, c.ids(input));
+  for (const ValueId output : c.op.outputs) c.t.Set(output, ids);
 }
 
 /// glu(self, dim): the first half of the axis gated by the second.
@@ -160,23 +165,116 @@ void AddElementwiseRules(LabelRules& rules) {
   const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
     for (const char* name : names) rules[Str("aten::", name)] = rule;
   };
-  add(CopyLabels,
-      {"relu",       "relu_",     "hardtanh", "hardtanh_", "relu6",      "relu6_",
-       "leaky_relu", "elu",       "elu_",     "gelu",      "gelu_",      "silu",
-       "silu_",      "mish",      "mish_",    "sigmoid",   "sigmoid_",   "tanh",
-       "tanh_",      "hardswish", "selu",     "celu",      "hardswish_", "hardsigmoid",
-       "softplus",   "exp",       "neg",      "abs",       "sqrt",       "hardsigmoid_",
-       "rsqrt",      "square",    "clamp",    "clamp_",    "log",        "leaky_relu_",
-       "dropout",    "dropout_",  "sin",      "cos",       "clone",      "feature_dropout",
-       "contiguous", "detach",    "detach_",  "alias",     "to",         "feature_dropout_",
-       "_to_copy",   "identity",  "erf",      "round",     "floor",      "reciprocal",
-       "log1p",      "expm1",     "sign",     "clamp_min", "clamp_max",  "lift_fresh_copy",
-       "type_as",    "bernoulli", "softsign", "logit",     "isnan",      "log_sigmoid",
-       "logical_not"});
-  add(Arithmetic, {"add", "add_",        "sub",        "sub_",      "rsub",   "mul",  "mul_",
-                   "div", "div_",        "maximum",    "pow",       "eq",     "ne",   "lt",
-                   "le",  "gt",          "ge",         "minimum",   "where",  "lerp", "and",
-                   "or",  "logical_and", "logical_or", "remainder", "addcmul"});
+  add(CopyLabels, {"relu",
+                   "relu_",
+                   "hardtanh",
+                   "hardtanh_",
+                   "relu6",
+                   "leaky_relu",
+                   "elu",
+                   "elu_",
+                   "gelu",
+                   "gelu_",
+                   "silu",
+                   "silu_",
+                   "mish",
+                   "mish_",
+                   "sigmoid",
+                   "sigmoid_",
+                   "tanh",
+                   "tanh_",
+                   "hardswish",
+                   "selu",
+                   "celu",
+                   "hardswish_",
+                   "hardsigmoid",
+                   "softplus",
+                   "exp",
+                   "neg",
+                   "abs",
+                   "sqrt",
+                   "hardsigmoid_",
+                   "rsqrt",
+                   "square",
+                   "clamp",
+                   "clamp_",
+                   "log",
+                   "leaky_relu_",
+                   "dropout",
+                   "dropout_",
+                   "sin",
+                   "cos",
+                   "clone",
+                   "feature_dropout",
+                   "contiguous",
+                   "detach",
+                   "detach_",
+                   "alias",
+                   "to",
+                   "feature_dropout_",
+                   "_to_copy",
+                   "identity",
+                   "erf",
+                   "round",
+                   "floor",
+                   "reciprocal",
+                   "log1p",
+                   "expm1",
+                   "sign",
+                   "clamp_min",
+                   "clamp_max",
+                   "lift_fresh_copy",
+                   "absolute",
+                   "negative",
+                   "clip",
+                   "positive",
+                   "exp2",
+                   "tan",
+                   "asin",
+                   "acos",
+                   "atan",
+                   "sinh",
+                   "cosh",
+                   "asinh",
+                   "acosh",
+                   "atanh",
+                   "ceil",
+                   "trunc",
+                   "frac",
+                   "sinc",
+                   "erfc",
+                   "log2",
+                   "log10",
+                   "hardshrink",
+                   "softshrink",
+                   "threshold",
+                   "nan_to_num",
+                   "float_power",
+                   "relu6_",
+                   "rrelu",
+                   "sgn",
+                   "signbit",
+                   "isinf",
+                   "isfinite",
+                   "digamma",
+                   "lgamma",
+                   "i0",
+                   "tanhshrink",
+                   "type_as",
+                   "bernoulli",
+                   "softsign",
+                   "logit",
+                   "isnan",
+                   "log_sigmoid",
+                   "logical_not"});
+  add(Arithmetic, {"multiply", "subtract",    "divide",     "true_divide", "floor_divide",
+                   "fmod",     "atan2",       "xlogy",      "greater",     "greater_equal",
+                   "less",     "less_equal",  "not_equal",  "hypot",       "add",
+                   "add_",     "sub",         "sub_",       "rsub",        "mul",
+                   "mul_",     "div",         "div_",       "maximum",     "pow",
+                   "eq",       "ne",          "lt",         "le",          "gt",
+                   "ge",       "minimum",     "where",      "lerp",        "and",
+                   "or",       "logical_and", "logical_or", "remainder",   "addcmul"});
   add(Copy, {"copy_", "copy"});
   add(MaskedFill, {"masked_fill", "masked_fill_"});
   add(Prelu, {"prelu"});

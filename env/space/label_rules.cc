@@ -41,6 +41,8 @@ void CopyLabels(const Call& c) {
   }
   for (const Use& use : uses) {
     if (!c.ids(use.value).defined()) continue;
+    if (use.arg != 0 && (c.name() == "aten::type_as" || c.name() == "aten::to"))
+      continue;  // nothing but the type of the other tensor is taken
     if (use.arg != 0) return Opaque(c);
     c.t.Set(c.out(), c.ids(use.value));
   }
@@ -66,7 +68,13 @@ void TieBias(const Call& c, ValueId bias, const std::vector<int64_t>& rows) {
   if (bias == kNoValue) return;
   const auto ids = c.t.WeightIds(bias, 0, MemberRole::kProducer, false, c.op.module_path);
   if (ids.size() == rows.size()) return Tie(c, rows, ids);
-  for (const int64_t row : rows) c.t.Pin(row, Str(c.where(), ": its bias is computed"));
+  std::vector<int64_t> made(rows.size(), -1);  // of several parameters that were joined
+  if (c.ids(bias).defined() && c.rank(bias) == 1) made = c.t.AxisIds(bias, 0, c.where());
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (made[i] > 0)
+      c.t.Union(rows[i], made[i]);
+    else
+      c.t.Pin(rows[i], Str(c.where(), ": its bias is computed"));
 }
 
 void SetFresh(const Call& c, int64_t axis_position, const std::vector<int64_t>& ids) {
@@ -138,8 +146,13 @@ namespace {
 
 /// The smaller operand has size 1 on `missing` axes, along which the larger one's labels run: it is
 /// broadcast over those units. What they have in common is tied by slab.
-Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& small,
+Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& given,
                      const std::vector<int64_t>& small_sizes) {
+  Tensor small = given;
+  if (small.defined() && VaryingAxes(small).empty()) {  // a gate for all of the other operand
+    c.t.PinAll(small, Str(c.where(), ": a single unit for all that it is joined with"));
+    small = Tensor();
+  }
   std::vector<int64_t> common;
   for (const int64_t axis : VaryingAxes(large))
     if (small_sizes[static_cast<size_t>(axis)] > 1) common.push_back(axis);
@@ -184,10 +197,14 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
     return false;
   };
   const bool a_misses = misses(a_sizes, b), b_misses = misses(b_sizes, a);
-  if (a_misses && b_misses) {
-    c.t.PinAll(a, Str(c.where(), ": outer product of two cuts"));
-    c.t.PinAll(b, Str(c.where(), ": outer product of two cuts"));
-    return {};
+  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut
+    const std::string reason = Str(c.where(), ": outer product of two cuts");
+    std::vector<int64_t> common;
+    for (const int64_t axis : VaryingAxes(a))
+      if (b_sizes[static_cast<size_t>(axis)] > 1) common.push_back(axis);
+    c.t.PinAll(b, reason);
+    PinSlabs(c, a, common, reason);
+    return a;
   }
   if (b_misses) return MeetBroadcast(c, a, b, b_sizes);
   if (a_misses) return MeetBroadcast(c, b, a, a_sizes);

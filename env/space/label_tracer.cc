@@ -161,21 +161,7 @@ std::vector<int64_t> LabelTracer::KnownWeightIds(ValueId value, int64_t axis) {
 }
 
 int64_t LabelTracer::InnerAxis(const Tensor& ids) {
-  int64_t inner = -1, least = 0;
-  const auto place = [&](int64_t offset) {
-    const int64_t id = ids.const_data_ptr<int64_t>()[offset];
-    return id > 0 ? Find(id) : 0;
-  };
-  for (const int64_t axis : VaryingAxes(ids)) {
-    int64_t step = 0;
-    for (int64_t i = 1; i < ids.size(axis) && step == 0; ++i)
-      step = std::abs(place(i * ids.stride(axis)) - place(0));
-    if (step != 0 && (inner < 0 || step < least)) {
-      inner = axis;
-      least = step;
-    }
-  }
-  return inner;
+  return espalier::InnerAxis(ids, [&](int64_t id) { return Find(id); });
 }
 
 const CoordinateAxis& LabelTracer::PhantomAxis(int64_t count, const std::string& layer) {

@@ -153,7 +153,6 @@ class LabelTracer {
   /// A new buffer of the network and the value that reads it.
   ValueId AddBuffer(const std::string& name, const Tensor& tensor);
 
-  /// The axis along which labels step least, and so follow each other; -1 when there is none.
   int64_t InnerAxis(const Tensor& ids);
 
  private:

@@ -3,14 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <set>
 
 namespace espalier {
 
 std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector<ValueMeta>& meta) {
   static const std::set<std::string> kReshapes = {
-      "aten::view",    "aten::reshape",      "aten::flatten", "aten::unflatten",
-      "aten::view_as", "aten::_unsafe_view", "aten::expand",  "aten::expand_as"};
+      "aten::view",       "aten::reshape",      "aten::flatten", "aten::unflatten", "aten::view_as",
+      "aten::reshape_as", "aten::_unsafe_view", "aten::expand",  "aten::expand_as"};
   const std::string& name = op.handle.operator_name().name;
   if (kReshapes.contains(name)) {
     const auto& sizes = meta[static_cast<size_t>(op.outputs.front())].sizes;
@@ -51,6 +52,23 @@ std::vector<int64_t> VaryingAxes(const Tensor& ids) {
   for (int64_t d = 0; d < ids.dim(); ++d)
     if (ids.size(d) > 1) axes.push_back(d);
   return axes;
+}
+
+int64_t InnerAxis(const Tensor& ids, const std::function<int64_t(int64_t)>& number) {
+  int64_t inner = -1, least = 0;
+  for (const int64_t axis : VaryingAxes(ids)) {
+    const Tensor lines = ids.movedim(axis, -1).contiguous();
+    const int64_t* label = lines.const_data_ptr<int64_t>();
+    const int64_t length = lines.size(-1);
+    for (int64_t i = 1; i < lines.numel(); ++i) {
+      if (i % length == 0 || label[i] <= 0 || label[i - 1] <= 0) continue;
+      const int64_t step = std::abs(number(label[i]) - number(label[i - 1]));
+      if (step == 0 || (inner >= 0 && step >= least)) continue;
+      inner = axis;
+      least = step;
+    }
+  }
+  return inner;
 }
 
 namespace {

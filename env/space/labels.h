@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "env/graph/executor.h"
@@ -22,6 +23,12 @@ std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector
 
 /// Axes along which compressed labels run.
 std::vector<int64_t> VaryingAxes(const Tensor& ids);
+
+/// The axis along which the numbers of neighbouring labels differ least where they differ, and so
+/// follow each other; the other varying axes are blocks. Parts may share labels (queries and keys,
+/// rotary pairs of all heads). -1: labels differ nowhere but from data that cannot be cut.
+/// `number`: a label's, ids and classes alike.
+int64_t InnerAxis(const Tensor& ids, const std::function<int64_t(int64_t)>& number);
 
 /// Shrinks every axis along which the labels do not change to size 1. Filler (0) counts as equal to
 /// anything, so that spatial padding does not make a channel label run over space.

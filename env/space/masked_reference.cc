@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "env/base/error.h"
+#include "env/graph/merged_batch.h"
 
 namespace espalier {
 namespace {
@@ -12,7 +13,7 @@ using OptionalTensor = std::optional<Tensor>;
 
 /// Mean of x over `dims`, of entries where mask is 1; 0 where none is. mask broadcasts to x.
 Tensor MaskedMean(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, bool keepdim) {
-  const Tensor weight = mask.to(x.scalar_type()).expand(x.sizes());
+  const Tensor weight = SpreadOverBatch(mask, x.sizes()).to(x.scalar_type()).expand(x.sizes());
   return (x * weight).sum(dims, keepdim) / weight.sum(dims, keepdim).clamp_min(1);
 }
 
@@ -45,7 +46,7 @@ Tensor MaskedRmsNorm(const Tensor& x, const Tensor& mask, at::IntArrayRef shape,
 
 Tensor MaskedGroupNorm(const Tensor& x, const Tensor& mask, int64_t groups,
                        const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
-  const Tensor all = mask.to(x.scalar_type()).expand(x.sizes());
+  const Tensor all = SpreadOverBatch(mask, x.sizes()).to(x.scalar_type()).expand(x.sizes());
   const Tensor rows = x.reshape({x.size(0), groups, -1});
   const Tensor kept = all.reshape({x.size(0), groups, -1});
   const Tensor centred = rows - MaskedMean(rows, kept, {-1}, true);
@@ -63,8 +64,11 @@ Tensor MaskedMeanOp(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, b
   return MaskedMean(x, mask, dims, keepdim);
 }
 
+Tensor Keep(const Tensor& x, const Tensor& mask) { return x * SpreadOverBatch(mask, x.sizes()); }
+
 /// Graph operators of the masked reference; they never leave the process.
 TORCH_LIBRARY(espalier_masked, library) {
+  library.def("keep(Tensor x, Tensor mask) -> Tensor", Keep);
   library.def(
       "layer_norm(Tensor x, Tensor mask, int[] shape, Tensor? weight, Tensor? bias, float eps) -> "
       "Tensor",
@@ -137,7 +141,7 @@ class Masker {
     const std::string name = Str("masked_", op.name, "_", count_);
     const ValueId product = AddValue({name, ValueKind::kResult, "", -1});
     ops.push_back({.name = name,
-                   .handle = FindOperator("aten::mul", "Tensor"),
+                   .handle = FindOperator("espalier_masked::keep", ""),
                    .args = {input, kept},
                    .outputs = {product},
                    .module_path = op.module_path,

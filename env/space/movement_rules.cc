@@ -25,6 +25,27 @@ void SetMoved(const Call& c, ValueId output, const Tensor& moved) {
   c.t.Set(output, Compress(moved));
 }
 
+/// An axis count that is computed at run time cannot follow a cut, but one of them can be left to
+/// the operator (-1) when it is given the others.
+void FollowComputedSize(const Call& c, int arg, const Tensor& after) {
+  const auto* list = std::get_if<ScalarList>(&c.op.args[static_cast<size_t>(arg)]);
+  if (list == nullptr || static_cast<int64_t>(list->items.size()) != after.dim()) return;
+  std::vector<int64_t> computed;
+  for (const int64_t axis : VaryingAxes(after))
+    if (std::holds_alternative<ValueId>(list->items[static_cast<size_t>(axis)]))
+      computed.push_back(axis);
+  const bool open = std::ranges::any_of(list->items, [](const auto& item) {
+    return std::holds_alternative<int64_t>(item) && std::get<int64_t>(item) == -1;
+  });
+  if (computed.size() == 1 && !open) {
+    auto& items = std::get<ScalarList>(c.Mutable().args[static_cast<size_t>(arg)]).items;
+    items[static_cast<size_t>(computed.front())] = int64_t{-1};
+    return;
+  }
+  for (const int64_t axis : computed)
+    PinSlabs(c, after, {axis}, Str(c.where(), ": the size of that axis is computed"));
+}
+
 /// view, reshape, flatten and the like: labels are strided differently from the data, and sizes may
 /// be computed, so the recorded shape is what they are brought to.
 void Reshape(const Call& c) {
@@ -33,16 +54,8 @@ void Reshape(const Call& c) {
   if (!labels.defined()) return;
   const Tensor before = c.ids(input);
   const Tensor after = Compress(labels.reshape(c.out_sizes()));
-  // An axis count that is computed at run time cannot follow a cut.
-  for (const char* argument : {"size", "shape", "sizes"}) {
-    const int arg = c.op.ArgIndex(argument);
-    const auto* list =
-        arg < 0 ? nullptr : std::get_if<ScalarList>(&c.op.args[static_cast<size_t>(arg)]);
-    if (list == nullptr || static_cast<int64_t>(list->items.size()) != after.dim()) continue;
-    for (const int64_t axis : VaryingAxes(after))
-      if (std::holds_alternative<ValueId>(list->items[static_cast<size_t>(axis)]))
-        PinSlabs(c, after, {axis}, Str(c.where(), ": the size of that axis is computed"));
-  }
+  for (const char* argument : {"size", "shape", "sizes"})
+    if (const int arg = c.op.ArgIndex(argument); arg >= 0) FollowComputedSize(c, arg, after);
   // Two axes that become one keep their order. With the axis that steps more inside, what is kept
   // has to be the same in each of its blocks.
   const std::vector<int64_t> from = VaryingAxes(before), to = VaryingAxes(after);
@@ -249,7 +262,10 @@ void Join(const Call& c) {
   const auto& values = std::get<ValueList>(c.op.args[0]).ids;
   bool moved = AnyLabelled(c);
   for (const ValueId value : values) moved = moved || c.t.IsMovedStored(value);
-  if (!moved) return;
+  const bool bias = std::ranges::all_of(values, [&](ValueId value) {  // made of several
+    return c.t.IsStored(value) && c.rank(value) == 1;
+  });
+  if (!moved && !bias) return;
   const bool is_stack = c.name() == "aten::stack";
   const int64_t rank = c.out_rank(), dim = c.Dim("dim", rank);
   std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
@@ -270,7 +286,9 @@ void Join(const Call& c) {
     shape[static_cast<size_t>(dim)] = is_stack ? 1 : c.t.sizes(values[i])[static_cast<size_t>(dim)];
     parts[i] = parts[i].expand(shape);
   }
-  c.t.Set(c.out(), Compress(at::cat(parts, dim)));
+  const Tensor joined = Compress(at::cat(parts, dim));
+  // Parts may name the same class by different coordinates.
+  c.t.Set(c.out(), VaryingAxes(joined).size() > 1 ? c.t.Canonical(joined) : joined);
 }
 
 /// Zero padding. Padding along the units' own axis is made of units too (a shortcut padded with
@@ -289,14 +307,15 @@ void Pad(const Call& c) {
   if (!on_units) return c.t.Set(c.out(), ids);
   const c10::IValue* value = c.Constant("value");
   const bool zeros = value && (value->isNone() || value->toScalar().toDouble() == 0);
-  if (!zeros || (mode >= 0 && c.op.Constant("mode").toStringRef() != "constant")) return Opaque(c);
+  if (!value || (mode >= 0 && c.op.Constant("mode").toStringRef() != "constant")) return Opaque(c);
   for (size_t i = 0; i < pads.size() / 2; ++i) {
     const int64_t axis = c.out_rank() - 1 - static_cast<int64_t>(i);
     const int64_t left = pads[2 * i], right = pads[2 * i + 1];
     if ((left == 0 && right == 0) || ids.size(axis) == 1) continue;  // spatial filler stays implied
     if (left < 0 || right < 0) return Opaque(c);
-    std::vector<int64_t> padding_ids =
-        LabelTracer::Ids(c.t.PhantomAxis(left + right, c.op.module_path));
+    // Zeros may follow what they meet; other numbers are data that cannot be cut.
+    std::vector<int64_t> padding_ids(static_cast<size_t>(left + right), -1);
+    if (zeros) padding_ids = LabelTracer::Ids(c.t.PhantomAxis(left + right, c.op.module_path));
     const Tensor padding = LabelTracer::Along(c.out_rank(), axis, padding_ids);
     std::vector<int64_t> shape = ids.sizes().vec();
     shape[static_cast<size_t>(axis)] = left + right;
@@ -331,10 +350,30 @@ void AddMovementRules(LabelRules& rules) {
   const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
     for (const char* name : names) rules[Str("aten::", name)] = rule;
   };
-  add(Reshape, {"view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as"});
-  add(Move, {"permute", "transpose", "t", "squeeze", "unsqueeze", "movedim", "repeat", "tile",
-             "repeat_interleave", "flip", "pixel_unshuffle", "channel_shuffle", "swapaxes",
-             "numpy_T", "mT", "diagonal", "unfold"});
+  add(Reshape, {"view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as", "reshape_as",
+                "ravel"});
+  add(Move, {"permute",
+             "transpose",
+             "t",
+             "squeeze",
+             "unsqueeze",
+             "movedim",
+             "repeat",
+             "tile",
+             "repeat_interleave",
+             "flip",
+             "pixel_unshuffle",
+             "channel_shuffle",
+             "swapaxes",
+             "numpy_T",
+             "mT",
+             "diagonal",
+             "unfold",
+             "moveaxis",
+             "swapdims",
+             "fliplr",
+             "flipud",
+             "rot90"});
   add(PixelShuffle, {"pixel_shuffle"});
   add(Expand, {"expand", "expand_as"});
   add(Unfold, {"im2col"});
@@ -344,7 +383,7 @@ void AddMovementRules(LabelRules& rules) {
   add(Roll, {"roll"});
   add(IndexSelect, {"index_select"});
   add(Index, {"index"});
-  add(Join, {"cat", "concat", "stack"});
+  add(Join, {"cat", "concat", "concatenate", "stack"});
   add(Pad, {"constant_pad_nd", "pad"});
   add(Create, {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like",
                "ones_like", "empty_like", "full_like"});

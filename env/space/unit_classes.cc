@@ -190,21 +190,9 @@ Tensor UnitClasses::ClassesOf(const Tensor& ids) const {
 }
 
 int64_t UnitClasses::InnerAxis(const Tensor& classes) const {
-  const auto place = [&](int64_t offset) {
-    const int64_t number = classes.const_data_ptr<int64_t>()[offset];
-    return number > 0 ? (*this)[static_cast<int32_t>(number - 1)].first : 0;
-  };
-  int64_t inner = -1, least = 0;
-  for (const int64_t axis : VaryingAxes(classes)) {
-    int64_t step = 0;  // to the next class along the axis; parts may share classes (query and key)
-    for (int64_t i = 1; i < classes.size(axis) && step == 0; ++i)
-      step = std::abs(place(i * classes.stride(axis)) - place(0));
-    if (inner < 0 || step < least) {
-      inner = axis;
-      least = step;
-    }
-  }
-  return inner;
+  const int64_t inner = espalier::InnerAxis(
+      classes, [&](int64_t number) { return (*this)[static_cast<int32_t>(number - 1)].first; });
+  return inner >= 0 ? inner : VaryingAxes(classes).back();
 }
 
 void UnitClasses::CollectBlocks() {
@@ -242,8 +230,7 @@ void UnitClasses::CollectBlocks() {
   }
 }
 
-/// Slabs that are the same set count once; those that overlap in part cannot be expressed, nor
-/// those of which some classes take more room than others.
+/// Slabs that are the same set count once; those that overlap in part cannot be expressed.
 void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::string& where) {
   for (auto& slab : slabs) {
     std::sort(slab.begin(), slab.end());
@@ -252,21 +239,24 @@ void UnitClasses::AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::
   std::sort(slabs.begin(), slabs.end());
   slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());
   if (slabs.size() < 2) return;
-  std::set<int64_t> rooms;  // coordinates of a class in a slab
-  for (auto& slab : slabs) {
-    for (auto run = slab.begin(); run != slab.end();) {
-      const auto end = std::upper_bound(run, slab.end(), *run);
-      rooms.insert(end - run);
+  // By the room a class takes in a slab: each kind has to lose as many classes in every slab.
+  std::map<int64_t, std::vector<std::vector<int32_t>>> kinds;
+  for (size_t s = 0; s < slabs.size(); ++s)
+    for (auto run = slabs[s].begin(); run != slabs[s].end();) {
+      const auto end = std::upper_bound(run, slabs[s].end(), *run);
+      auto& kind = kinds[end - run];
+      kind.resize(slabs.size());
+      kind[s].push_back(*run);
       run = end;
     }
-  }
-  if (rooms.size() > 1) {
-    for (const auto& slab : slabs)
-      for (const int32_t index : slab)
-        Pin(index, Str(where, ": its blocks cannot lose as many coordinates each"));
-    return;
-  }
-  for (auto& slab : slabs) slab.erase(std::unique(slab.begin(), slab.end()), slab.end());
+  for (auto& [room, kind] : kinds) AddBlocksOfOneKind(std::move(kind), where);
+}
+
+void UnitClasses::AddBlocksOfOneKind(std::vector<std::vector<int32_t>> slabs,
+                                     const std::string& where) {
+  std::sort(slabs.begin(), slabs.end());
+  slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());
+  if (slabs.size() < 2) return;
   for (const Blocks& known : blocks_)
     if (known.slabs == slabs) return;
   std::map<int32_t, size_t> owner;

@@ -55,8 +55,6 @@ class UnitClasses {
   ElementsCut CutOf(const CoordinateAxis& elements) const { return cuts_.at(elements.first); }
   /// Classes of a value's labels, [-1 rigid], in the compressed shape.
   Tensor ClassesOf(const Tensor& ids) const;
-  /// The axis of class labels along which units follow each other; the other varying axes are
-  /// blocks.
   int64_t InnerAxis(const Tensor& classes) const;
 
  private:
@@ -68,6 +66,7 @@ class UnitClasses {
   void CheckElements();
   void CollectBlocks();
   void AddBlocks(std::vector<std::vector<int32_t>> slabs, const std::string& where);
+  void AddBlocksOfOneKind(std::vector<std::vector<int32_t>> slabs, const std::string& where);
   void CollectSlabs();
   void SettlePins();
 

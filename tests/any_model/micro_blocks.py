@@ -225,3 +225,33 @@ class TiedEmbedding(nn.Module):
     def forward(self, ids):
         x = self.embed(ids)
         return self.head(x + self.fc2(F.relu(self.fc1(x))))
+
+
+@micro(image(3), cut=["stem", "value"])
+class SingleGates(nn.Module):
+    """FocalNet: a slice of one channel gates all channels of another branch, so it stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gates, self.value, self.head = conv(3, 12), conv(12, 2, 1), conv(12, 16), Head(16)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        gates, value = self.gates(x), self.value(x)
+        return self.head(F.relu(value * gates[:, 0:1] + value.mean((2, 3), keepdim=True) * gates[:, 1:]))
+
+
+@micro(image(3), cut=["paths", "wide"])
+class SelectiveKernel(nn.Module):
+    """ResNeSt, SKNet: softmax over the paths; a channel goes from all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.paths, self.narrow, self.wide = conv(3, 24), conv(12, 8, 1), conv(8, 24, 1)
+        self.head = Head(12)
+
+    def forward(self, x):
+        x = F.relu(self.paths(x)).view(x.shape[0], 2, 12, *x.shape[2:])
+        weights = self.wide(F.relu(self.narrow(x.sum(1).mean((2, 3), keepdim=True))))
+        weights = weights.view(x.shape[0], 2, 12, 1, 1).softmax(1)
+        return self.head((x * weights).sum(1))

@@ -27,6 +27,19 @@ class GroupedConv(nn.Module):
         return self.head(F.relu(self.bn(self.grouped(F.relu(self.conv1(x))))))
 
 
+@micro(series(3), cut=["conv1"])
+class KernelOfOnePlace(nn.Module):
+    """Two tokens stacked as channels of a convolution (CoaT): the cut runs over its space."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.mix, self.out = nn.Conv1d(3, 12, 3), nn.Conv1d(2, 4, 1), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        return self.out(F.relu(self.mix(torch.stack((x.mean(2), x.amax(2)), dim=1)))).mean(1)
+
+
 @micro(image(3), cut=["conv1", "depthwise"])
 class DepthwiseMultiplier(nn.Module):
     """Example 8: multiplier 2, so that outputs go in pairs with their input."""

@@ -14,7 +14,7 @@ namespace espalier {
 namespace {
 
 const std::vector<std::string> kQuick = {"latency.networks=2", "latency.held_out=2",
-                                         "latency.repeats=1"};
+                                         "latency.repeats=3"};
 
 TEST(InspectBudgetE2e, TellsWhatCanBeReachedAndExitsWithFourWhenABoundCannot) {
   const auto met = RunEspalier({"inspect", "resnet20", "--decouple-residuals", "--macs", "0.4",

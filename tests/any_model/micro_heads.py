@@ -1,0 +1,159 @@
+"""How heads are packed, and attention that multiplies its factors in another order."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from micro_attention import HEADS, WIDTH, Block, heads_of, merge, rotary_tables
+from micro_base import image, micro, sequence
+
+
+@micro(sequence(6), cut=["qkv"])
+class HeadsMergedWithBatch(Block):
+    """BLOOM's form: [B * heads, T, d], scores added to a bias, qkv packed per head."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("bias", torch.randn(1, 1, 6))
+
+    def attend(self, x):
+        b, t, _ = x.shape
+        q, k, v = (part.transpose(1, 2).reshape(b * HEADS, t, -1)
+                   for part in self.qkv(x).view(b, t, HEADS, 3, -1).unbind(3))
+        weights = torch.baddbmm(self.bias, q, k.transpose(-2, -1), beta=1.0, alpha=0.5).softmax(-1)
+        return self.proj((weights @ v).view(b, HEADS, t, -1).transpose(1, 2).reshape(b, t, -1))
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class PartialRotary(Block):
+    """The first half of every head turns with a table that all heads share (GPT-NeoX, Phi)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, HEADS * 8) for _ in range(3))
+        self.proj = nn.Linear(HEADS * 8, WIDTH)
+        angles = torch.cat((rotary_tables(6, 4), rotary_tables(6, 4)), dim=-1)
+        self.register_buffer("cos", angles.cos())
+        self.register_buffer("sin", angles.sin())
+
+    def turn(self, x):
+        x, kept = x[..., :4], x[..., 4:]
+        turned = x * self.cos + torch.cat((-x[..., 2:], x[..., :2]), dim=-1) * self.sin
+        return torch.cat((turned, kept), dim=-1)
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS) for layer in (self.q, self.k, self.v))
+        return self.proj(merge(F.scaled_dot_product_attention(self.turn(q), self.turn(k), v)))
+
+
+@micro(sequence(6), cut=["qkv"])
+class WiderValues(Block):
+    """Packed per head, values twice as wide as keys (LeViT, EfficientFormer; GPT-NeoX packs so too)."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, HEADS * 16), nn.Linear(HEADS * 8, WIDTH)
+
+    def attend(self, x):
+        b, t, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, t, HEADS, 16).permute(0, 2, 1, 3).split([4, 4, 8], dim=3)
+        return self.proj(merge((q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v))
+
+
+@micro(sequence(6), cut=["q", "k"])
+class NormalisedLinearAttention(Block):
+    """A column of ones beside the values gives the divisor (EfficientViT)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def attend(self, x):
+        q, k = (heads_of(F.relu(layer(x)), HEADS) for layer in (self.q, self.k))
+        v = F.pad(heads_of(self.v(x), HEADS), (0, 1), mode="constant", value=1.0)
+        out = q @ (k.transpose(-2, -1) @ v)
+        return self.proj(merge(out[..., :-1] / (out[..., -1:] + 1e-2)))
+
+
+@micro(sequence(6), cut=["q", "k"])
+class LinearAttention(Block):
+    """k^T v runs along the widths of two layers: that of the keys is cut, that of the values stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS) for layer in (self.q, self.k, self.v))
+        return self.proj(merge(q @ (k.softmax(dim=2).transpose(-2, -1) @ v)))
+
+
+@micro(sequence(6), cut=["q"])
+class CrossCovarianceAttention(Block):
+    """softmax over the keys' channels for each channel of the queries (XCiT, DaViT)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS).transpose(-2, -1) for layer in (self.q, self.k, self.v))
+        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1)
+        return self.proj(merge((weights @ v).transpose(-2, -1)))
+
+
+@micro(sequence(6), cut=["qkv", "q_bias"])
+class JoinedBias(Block):
+    """Queries and values have a bias, keys zeros in its place (BEiT, Swin v2, EVA)."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
+        self.q_bias, self.v_bias = nn.Parameter(torch.randn(WIDTH)), nn.Parameter(torch.randn(WIDTH))
+        self.register_buffer("k_bias", torch.zeros(WIDTH), persistent=False)
+
+    def attend(self, x):
+        b, t, _ = x.shape
+        qkv = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
+        q, k, v = qkv.reshape(b, t, 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(merge(F.scaled_dot_product_attention(q, k, v)))
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class PrefixRotary(Block):
+    """All tokens but the first turn, by a table that is stored whole (EVA)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        angles = rotary_tables(5, 4).repeat_interleave(2, dim=-1)
+        self.register_buffer("table", torch.cat((angles.sin(), angles.cos()), dim=-1))
+
+    def turn(self, x):
+        sin, cos = self.table.chunk(2, dim=-1)
+        first, x = x[:, :, :1], x[:, :, 1:]
+        turned = torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).reshape(x.shape)
+        return torch.cat((first, x * cos + turned * sin), dim=2)
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS) for layer in (self.q, self.k, self.v))
+        return self.proj(merge(F.scaled_dot_product_attention(self.turn(q), self.turn(k), v)))
+
+
+@micro(image(3), cut=["conv", "inner"])
+class PatchesAsTokens(nn.Module):
+    """MobileViT: batch, channels and rows of patches in one axis, whose size is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.LayerNorm(16)
+        self.inner, self.outer, self.fc = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        b = x.shape[0]
+        x = x.reshape(b * 16 * 4, 2, 4, 2).transpose(1, 2).reshape(b, 16, 16, 4).transpose(1, 3)
+        x = x.reshape(b * 4, 16, -1)
+        x = x + self.outer(F.gelu(self.inner(self.norm(x))))
+        x = x.reshape(b, 4, 16, 16).transpose(1, 3).reshape(b * 16 * 4, 4, 2, 2).transpose(1, 2)
+        return self.fc(x.reshape(b, 16, 8, 8).mean((2, 3)))
