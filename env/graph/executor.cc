@@ -32,8 +32,8 @@ int32_t FindModeArg(const Op& op) {
       {"aten::instance_norm", "use_input_stats"}};
   for (const auto& [flagged, argument] : kFlags)
     if (name == flagged) {
-      // Without running statistics instance_norm has nothing else to use.
-      if (name == "aten::instance_norm" && op.ValueArg("running_mean") == kNoValue) return -1;
+      // Without running statistics (standardised weights, say) there is nothing else to use.
+      if (name.ends_with("_norm") && op.ValueArg("running_mean") == kNoValue) return -1;
       return op.ArgIndex(argument);
     }
   return -1;

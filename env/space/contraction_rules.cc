@@ -12,6 +12,7 @@ namespace {
 /// The input of a layer that runs along `axis`: ties its columns and records the read. False when
 /// the labels run along other axes only; then the layer mixes rigid data for each unit on its own.
 bool ReadAxis(const Call& c, ValueId input, int64_t axis, const std::vector<int64_t>& columns) {
+  if (c.t.IsFree(input)) c.t.Usable(input, c.op.module_path);  // a query that is learned
   const Tensor& labels = c.ids(input);
   if (labels.defined() && labels.size(axis) == 1 && !VaryingAxes(labels).empty()) {
     for (const int64_t column : columns)
@@ -122,6 +123,14 @@ void Contract(const Call& c, const Tensor& a, const Tensor& b) {
 
 bool VariesAlong(const Tensor& ids, int64_t axis) { return ids.defined() && ids.size(axis) > 1; }
 
+/// A product's labels. One unit alone cannot be read out of a product again.
+void SetProduct(const Call& c, const Tensor& made) {
+  if (!made.defined()) return;
+  if (VaryingAxes(made).empty())
+    return c.t.PinAll(made, Str(c.where(), ": a single unit for all that it is joined with"));
+  c.t.Set(c.out(), made);
+}
+
 /// Labels of A @ B, where A is [.., m, k] and B [.., k, n], both of rank c.out_rank().
 /// `a_use` is the argument that carries A: it is gated where the contracted axis is prunable.
 Tensor Product(const Call& c, int32_t a_use, const Tensor& a, const std::vector<int64_t>& a_sizes,
@@ -174,7 +183,7 @@ void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
                         Widened(c.t.sizes(b), rank), c.rank(a));
   if (added != kNoValue)
     made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank), Widened(c.t.sizes(added), rank));
-  if (made.defined() && !VaryingAxes(made).empty()) c.t.Set(c.out(), made);
+  SetProduct(c, made);
 }
 
 void PlainMatmul(const Call& c) {
@@ -233,7 +242,7 @@ void Attention(const Call& c) {
   }
   value_sizes[static_cast<size_t>(rank - 2)] = 1;
   const Tensor made = Meet(c, wide_value, value_sizes, scores, score_sizes);
-  if (made.defined() && !VaryingAxes(made).empty()) c.t.Set(c.out(), made);
+  SetProduct(c, made);
 }
 
 /// einsum of two operands, as the product it is: letters of both and the result are batch, of both
@@ -292,9 +301,9 @@ void Einsum(const Call& c) {
   for (const int64_t axis : contracted) a_sizes[static_cast<size_t>(axis)] = 1;
   for (const int64_t axis : contracted) b_sizes[static_cast<size_t>(axis)] = 1;
   Tensor made = Meet(c, Remaining(c, a, contracted), a_sizes, Remaining(c, b, contracted), b_sizes);
-  if (!made.defined() || VaryingAxes(made).empty()) return;
-  for (int64_t d = rank - 1; d >= static_cast<int64_t>(result.size()); --d) made = made.squeeze(d);
-  c.t.Set(c.out(), made);
+  for (int64_t d = rank - 1; made.defined() && d >= static_cast<int64_t>(result.size()); --d)
+    made = made.squeeze(d);
+  SetProduct(c, made);
 }
 
 /// embedding(weight [V, D], indices): columns are born here; the vocabulary stays.

@@ -59,7 +59,7 @@ void Narrow(const Call& c, Operand& stored, const Tensor& other) {
 void MeetAll(const Call& c, const std::vector<ValueId>& values) {
   // What is computed of free tensors alone may meet labels later.
   const bool free = !c.name().ends_with("_") && std::ranges::all_of(values, [&](ValueId value) {
-    return c.rank(value) == 0 || c.t.IsStored(value) || c.t.IsMovedStored(value);
+    return c.rank(value) == 0 || c.t.IsFree(value);
   });
   bool labelled = false;
   for (const ValueId value : values) {
@@ -71,7 +71,7 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
   // The labelled operands first, so that stored ones see all that is known; numbers last.
   std::vector<ValueId> order = values;
   std::ranges::stable_sort(order, {}, [&](ValueId value) {
-    if (c.ids(value).defined()) return c.t.IsMovedStored(value) ? 1 : 0;
+    if (c.ids(value).defined()) return c.t.IsFree(value) ? 1 : 0;
     return c.rank(value) > 0 ? 2 : 3;
   });
   Operand result = OperandOf(c, order[0], rank);
@@ -82,8 +82,7 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
       next.ids = AlongOneAxis(c, order[i], result.ids);
     const bool stored = !next.ids.defined();
     if (stored) next.ids = Align(c.t.Usable(order[i], c.op.module_path), rank);
-    if ((stored || c.t.IsMovedStored(order[i])) && result.ids.defined())
-      Narrow(c, next, result.ids);
+    if ((stored || c.t.IsFree(order[i])) && result.ids.defined()) Narrow(c, next, result.ids);
     result.ids = Meet(c, result.ids, result.sizes, next.ids, next.sizes);
     for (size_t d = 0; d < result.sizes.size(); ++d)
       result.sizes[d] = std::max(result.sizes[d], next.sizes[d]);
@@ -148,6 +147,7 @@ void Glu(const Call& c) {
 /// Pooling and interpolation: labels must not run over space; the output carries them unchanged.
 void Spatial(const Call& c) {
   const ValueId input = c.op.args.empty() ? kNoValue : std::get<ValueId>(c.op.args[0]);
+  if (c.t.IsFree(input)) c.t.Usable(input, c.op.module_path);  // a table that is resized
   if (!c.ids(input).defined()) return;
   const int64_t rank = c.rank(input);
   if (rank < 3 || (!VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1))
@@ -280,12 +280,30 @@ void AddElementwiseRules(LabelRules& rules) {
   add(Prelu, {"prelu"});
   add(AlongAxis, {"softmax", "_softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"});
   add(Glu, {"glu"});
-  add(Spatial,
-      {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-       "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
-       "adaptive_max_pool2d", "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d",
-       "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d",
-       "upsample_trilinear3d"});
+  add(Spatial, {"max_pool1d",
+                "max_pool2d",
+                "max_pool3d",
+                "avg_pool1d",
+                "avg_pool2d",
+                "avg_pool3d",
+                "adaptive_avg_pool1d",
+                "adaptive_avg_pool2d",
+                "adaptive_avg_pool3d",
+                "adaptive_max_pool1d",
+                "adaptive_max_pool2d",
+                "max_pool2d_with_indices",
+                "upsample_nearest1d",
+                "upsample_nearest2d",
+                "upsample_nearest3d",
+                "upsample_linear1d",
+                "upsample_bilinear2d",
+                "upsample_bicubic2d",
+                "upsample_trilinear3d",
+                "_upsample_bicubic2d_aa",
+                "_upsample_bilinear2d_aa",
+                "upsample_nearest_exact2d",
+                "_upsample_nearest_exact2d",
+                "adaptive_max_pool3d"});
   add(Nothing, {"sym_size", "size", "arange", "scalar_tensor", "item", "_assert_tensor_metadata"});
 }
 

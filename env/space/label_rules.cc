@@ -48,6 +48,27 @@ void CopyLabels(const Call& c) {
   }
 }
 
+Tensor FullLabels(const Call& c, ValueId input) {
+  if (c.ids(input).defined()) return c.ids(input).expand(c.t.sizes(input));
+  if (c.t.IsStored(input) || c.t.IsMovedStored(input))
+    for (size_t i = 0; i < c.op.outputs.size(); ++i)
+      c.t.SetMoved(c.op.outputs[i], input, c.index, i);
+  return {};
+}
+
+void SetMoved(const Call& c, ValueId output, const Tensor& moved) {
+  c.t.Set(output, Compress(moved));
+}
+
+void Move(const Call& c) {
+  const ValueId input = std::get<ValueId>(c.op.args[0]);
+  const Tensor labels = FullLabels(c, input);
+  if (!labels.defined()) return;
+  const std::vector<Tensor> results = RunMovement(c.op, labels, c.t.meta());
+  if (results.empty()) return Opaque(c);
+  for (size_t i = 0; i < results.size(); ++i) SetMoved(c, c.op.outputs[i], results[i]);
+}
+
 void Tie(const Call& c, const std::vector<int64_t>& ids, const std::vector<int64_t>& coordinates) {
   int32_t rigid = -1;
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -217,6 +238,7 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
     auto* table = new LabelRules();
     AddElementwiseRules(*table);
     AddMovementRules(*table);
+    AddPickingRules(*table);
     AddContractionRules(*table);
     AddNormRules(*table);
     AddRecurrentRules(*table);
@@ -228,6 +250,10 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
   const auto rule = rules->find(call.name());
   if (rule == rules->end()) return Opaque(call);
   rule->second(call);
+  const std::vector<Use> uses = UsesOf(tracer.network().graph.ops[static_cast<size_t>(op_index)]);
+  if (!uses.empty() &&
+      std::ranges::all_of(uses, [&](const Use& use) { return tracer.IsFree(use.value); }))
+    for (const ValueId output : op.outputs) tracer.SetFree(output);
 }
 
 }  // namespace espalier

@@ -35,6 +35,7 @@ using LabelRules = std::unordered_map<std::string, LabelRule>;  ///< operator na
 // One table a family; operators without a rule pin everything they read, with their name.
 void AddElementwiseRules(LabelRules& rules);
 void AddMovementRules(LabelRules& rules);
+void AddPickingRules(LabelRules& rules);
 void AddContractionRules(LabelRules& rules);
 void AddNormRules(LabelRules& rules);
 void AddRecurrentRules(LabelRules& rules);
@@ -48,6 +49,12 @@ void Opaque(const Call& c);  ///< no rule: pins everything the op reads
 bool AnyLabelled(const Call& c);
 /// Output 0 gets the labels of the first argument.
 void CopyLabels(const Call& c);
+/// Labels of a value that is moved, at full size. A stored tensor that is moved before it is used
+/// is only noted: whether it is a weight or an operand shows where it is read.
+Tensor FullLabels(const Call& c, ValueId input);
+void SetMoved(const Call& c, ValueId output, const Tensor& moved);
+/// A movement whose constant arguments mean the same to labels as to data.
+void Move(const Call& c);
 /// Couples ids with a stored tensor's coordinates. Coordinates that meet data which cannot be cut
 /// are pinned: a tensor used twice may meet prunable data elsewhere.
 void Tie(const Call& c, const std::vector<int64_t>& ids, const CoordinateAxis& axis);

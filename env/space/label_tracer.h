@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -113,6 +114,12 @@ class LabelTracer {
     moved_[value] = {source, index, output};
   }
   bool IsMovedStored(ValueId value) const { return moved_.contains(value); }
+  /// Stored, moved around since, or computed from such tensors alone: what meets labels tells along
+  /// which axes it is cut.
+  bool IsFree(ValueId value) const {
+    return IsStored(value) || IsMovedStored(value) || free_.contains(value);
+  }
+  void SetFree(ValueId value) { free_.insert(value); }
   /// Coordinates along an axis of a layer's weight: a stored tensor's own, or those that were moved
   /// there. Empty when the axis is not a slice of one stored axis.
   std::vector<int64_t> WeightIds(ValueId value, int64_t axis, MemberRole role, bool is_root,
@@ -190,6 +197,7 @@ class LabelTracer {
     size_t output;
   };
   std::map<ValueId, Moved> moved_;
+  std::set<ValueId> free_;
 };
 
 }  // namespace espalier

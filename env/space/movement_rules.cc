@@ -11,20 +11,6 @@
 namespace espalier {
 namespace {
 
-/// Labels of the moved value at full size. A stored tensor that is moved before it is used is only
-/// noted: whether it is a weight or an operand shows where it is read.
-Tensor FullLabels(const Call& c, ValueId input) {
-  if (c.ids(input).defined()) return c.ids(input).expand(c.t.sizes(input));
-  if (c.t.IsStored(input) || c.t.IsMovedStored(input))
-    for (size_t i = 0; i < c.op.outputs.size(); ++i)
-      c.t.SetMoved(c.op.outputs[i], input, c.index, i);
-  return {};
-}
-
-void SetMoved(const Call& c, ValueId output, const Tensor& moved) {
-  c.t.Set(output, Compress(moved));
-}
-
 /// An axis count that is computed at run time cannot follow a cut, but one of them can be left to
 /// the operator (-1) when it is given the others.
 void FollowComputedSize(const Call& c, int arg, const Tensor& after) {
@@ -64,18 +50,20 @@ void Reshape(const Call& c) {
   c.t.Set(c.out(), after);
 }
 
-/// Any other movement whose constant arguments mean the same to labels as to data.
-void Move(const Call& c) {
-  const ValueId input = std::get<ValueId>(c.op.args[0]);
-  const Tensor labels = FullLabels(c, input);
-  if (!labels.defined()) return;
-  const std::vector<Tensor> results = RunMovement(c.op, labels, c.t.meta());
-  if (results.empty()) return Opaque(c);
-  for (size_t i = 0; i < results.size(); ++i) SetMoved(c, c.op.outputs[i], results[i]);
+bool RunsOverSpace(const Call& c) {
+  const Tensor& ids = c.ids(std::get<ValueId>(c.op.args[0]));
+  return ids.defined() && (ids.size(-1) > 1 || ids.size(-2) > 1);
+}
+
+/// Blocks of places become channels, which go one by one.
+void PixelUnshuffle(const Call& c) {
+  if (RunsOverSpace(c)) return PinInputs(c, Str(c.where(), ": cut runs over space"));
+  Move(c);
 }
 
 /// A factor is all that pixel_shuffle knows: the places of a channel go together.
 void PixelShuffle(const Call& c) {
+  if (RunsOverSpace(c)) return PinInputs(c, Str(c.where(), ": cut runs over space"));
   Move(c);
   Tensor ids = c.ids(c.out());
   if (!ids.defined()) return;
@@ -84,159 +72,6 @@ void PixelShuffle(const Call& c) {
     ids = ids.narrow(axis, 0, 1);
   }
   c.t.Set(c.out(), ids);
-}
-
-/// The int argument as a number, computed ones included.
-std::optional<int64_t> IntArgument(const Call& c, const char* argument) {
-  const Arg& arg = c.op.args[static_cast<size_t>(c.op.ArgIndex(argument))];
-  if (const auto* constant = std::get_if<c10::IValue>(&arg))
-    return constant->isInt() ? std::optional(constant->toInt()) : std::nullopt;
-  if (const auto* value = std::get_if<ValueId>(&arg); value && *value != kNoValue)
-    return c.t.MetaOf(*value).scalar;
-  return std::nullopt;
-}
-
-/// Replaces an op by index_select over a stored list: what it picks can then be cut one by one.
-void RewriteAsGather(const Call& c, ValueId input, int64_t dim, const Tensor& index) {
-  const ValueId stored =
-      c.t.AddBuffer((c.op.module_path.empty() ? c.op.name : c.op.module_path) + ".gather_index",
-                    index.to(at::kLong).contiguous());
-  Op& op = c.Mutable();
-  op.handle = FindOperator("aten::index_select", "");
-  op.args = {input, c10::IValue(dim), stored};
-  ApplyLabelRule(c.t, c.index);
-}
-
-/// slice, narrow, select: along a prunable axis the bounds follow the cut.
-void Slice(const Call& c) {
-  const ValueId input = c.op.ValueArg("self");
-  const Tensor labels = FullLabels(c, input);
-  if (!labels.defined()) return;
-  const int64_t rank = c.rank(input), dim = c.Dim("dim", rank);
-  const Tensor compressed = Compress(labels);
-  const bool cut = compressed.size(dim) > 1;
-  const bool is_slice = c.name() == "aten::slice";
-  if (cut && is_slice) {
-    const auto step = IntArgument(c, "step");
-    if (step && *step > 1) {
-      const auto start = IntArgument(c, "start"), end = IntArgument(c, "end");
-      const Tensor all = at::arange(c.t.sizes(input)[static_cast<size_t>(dim)], at::kLong);
-      return RewriteAsGather(c, input, dim,
-                             at::slice(all, 0, start.value_or(0),
-                                       end.value_or(std::numeric_limits<int64_t>::max()), *step));
-    }
-  }
-  Move(c);
-  if (!cut || !c.ids(c.out()).defined()) return;
-  const Tensor picked = c.ids(c.out());
-  if (c.name() == "aten::select" && VaryingAxes(picked).empty())
-    c.t.PinAll(picked, Str(c.where(), ": picks a single unit"));
-}
-
-/// chunk and split count in equal parts; the parts' sizes are written out so that each can follow.
-void Split(const Call& c) {
-  const ValueId input = c.op.ValueArg("self");
-  const Tensor labels = FullLabels(c, input);
-  if (!labels.defined() && !c.t.IsMovedStored(c.out())) return;
-  const int64_t dim = c.Dim("dim", c.rank(input));
-  const bool cut = !labels.defined() || Compress(labels).size(dim) > 1;
-  if (cut && c.name() != "aten::split_with_sizes") {
-    std::vector<int64_t> sizes;
-    for (const ValueId output : c.op.outputs)
-      sizes.push_back(c.t.sizes(output)[static_cast<size_t>(dim)]);
-    Op& op = c.Mutable();
-    op.handle = FindOperator("aten::split_with_sizes", "");
-    op.args = {input, c10::IValue(sizes), c10::IValue(dim)};
-  }
-  if (labels.defined()) Move(c);
-}
-
-void Unbind(const Call& c) {
-  Move(c);
-  for (const ValueId output : c.op.outputs)
-    if (c.ids(output).defined() && VaryingAxes(c.ids(output)).empty() &&
-        VaryingAxes(c.ids(c.op.ValueArg("self"))).size() == 1)
-      c.t.PinAll(c.ids(output), Str(c.where(), ": picks a single unit"));
-}
-
-void Roll(const Call& c) {
-  const ValueId input = c.op.ValueArg("self");
-  const Tensor& ids = c.ids(input);
-  if (!ids.defined()) return;
-  const auto shifts = c.op.Constant("shifts").toIntVector();
-  const auto dims = c.op.Constant("dims").toIntVector();
-  if (dims.size() == 1) {
-    const int64_t dim = dims[0] < 0 ? dims[0] + c.rank(input) : dims[0];
-    if (ids.size(dim) > 1)
-      return RewriteAsGather(c, input, dim,
-                             at::roll(at::arange(ids.size(dim), at::kLong), shifts, {0}));
-  }
-  for (const int64_t dim : dims)
-    if (ids.size(dim < 0 ? dim + c.rank(input) : dim) > 1)
-      return PinInputs(c, Str(c.where(), ": rolls a prunable axis together with others"));
-  Move(c);
-}
-
-/// index_select with a stored list: entries count in the coordinates of the value's axis, and go
-/// with what they pick.
-void Gather(const Call& c, ValueId input, int64_t dim, ValueId index) {
-  const Tensor labels = FullLabels(c, input);
-  if (!labels.defined()) return;
-  const Tensor compressed = Compress(labels);
-  if (compressed.size(dim) == 1) {
-    c.t.Set(c.out(), compressed);
-    return;
-  }
-  if (!c.t.IsStored(index) || c.t.sizes(index).size() != 1)
-    return c.t.PinAll(compressed,
-                      Str(c.where(), ": picks along a prunable axis by computed index"));
-  const std::string& buffer = c.t.StoredName(index);
-  const Tensor entries = c.t.network().store.Get(buffer).to(at::kLong);
-  const Tensor picked = compressed.index_select(dim, entries);
-  c.t.Set(c.out(), picked);
-  Tie(c, c.t.AxisIds(c.out(), dim, c.where()),
-      c.t.StoredAxis(index, 0, MemberRole::kChannel, false, c.op.module_path));
-  c.t.AddNumbering(buffer, input, dim);
-}
-
-void IndexSelect(const Call& c) {
-  const ValueId input = c.op.ValueArg("self");
-  Gather(c, input, c.Dim("dim", c.rank(input)), c.op.ValueArg("index"));
-}
-
-/// index.Tensor(self, indices): off the prunable axes an index only moves data around; on one of
-/// them it has to be a stored list. A free table is cut along the axes that are not indexed.
-void Index(const Call& c) {
-  const ValueId input = c.op.ValueArg("self");
-  const bool is_table = !c.ids(input).defined();
-  Tensor labels = c.t.Usable(input, c.op.module_path);
-  if (!labels.defined()) return;
-  labels = labels.expand(c.t.sizes(input));
-  const auto& indices = std::get<ValueList>(c.op.args[1]).ids;
-  std::vector<int64_t> indexed;
-  for (size_t i = 0; i < indices.size(); ++i) {
-    if (indices[i] == kNoValue) continue;
-    indexed.push_back(static_cast<int64_t>(i));
-    if (c.t.MetaOf(indices[i]).dtype == at::kBool) return Opaque(c);
-  }
-  if (is_table) {
-    for (const int64_t axis : indexed) UnionAlong(c, labels, axis);
-    labels = c.t.Canonical(labels).expand(c.t.sizes(input));
-  }
-  const Tensor compressed = Compress(labels);
-  bool on_units = false;
-  for (const int64_t axis : indexed) on_units = on_units || compressed.size(axis) > 1;
-  if (on_units) {
-    const ValueId index = indices[static_cast<size_t>(indexed[0])];
-    if (indexed.size() == 1 && c.rank(index) == 1) return Gather(c, input, indexed[0], index);
-    return c.t.PinAll(compressed, Str(c.where(), ": picks along a prunable axis"));
-  }
-  c10::List<std::optional<Tensor>> list;  // any index gives the same labels
-  for (const ValueId index : indices)
-    list.push_back(index == kNoValue
-                       ? std::optional<Tensor>()
-                       : std::optional<Tensor>(at::zeros(c.t.sizes(index), at::kLong)));
-  SetMoved(c, c.out(), at::index(labels, list));
 }
 
 /// expand, to sizes some of which may be computed.
@@ -262,10 +97,10 @@ void Join(const Call& c) {
   const auto& values = std::get<ValueList>(c.op.args[0]).ids;
   bool moved = AnyLabelled(c);
   for (const ValueId value : values) moved = moved || c.t.IsMovedStored(value);
-  const bool bias = std::ranges::all_of(values, [&](ValueId value) {  // made of several
-    return c.t.IsStored(value) && c.rank(value) == 1;
-  });
-  if (!moved && !bias) return;
+  // A bias or a table made of several; what has two axes may be a weight.
+  const bool free = c.rank(values.front()) != 2 &&
+                    std::ranges::all_of(values, [&](ValueId v) { return c.t.IsFree(v); });
+  if (!moved && !free) return;
   const bool is_stack = c.name() == "aten::stack";
   const int64_t rank = c.out_rank(), dim = c.Dim("dim", rank);
   std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
@@ -375,14 +210,9 @@ void AddMovementRules(LabelRules& rules) {
              "flipud",
              "rot90"});
   add(PixelShuffle, {"pixel_shuffle"});
+  add(PixelUnshuffle, {"pixel_unshuffle"});
   add(Expand, {"expand", "expand_as"});
   add(Unfold, {"im2col"});
-  add(Slice, {"slice", "narrow", "select"});
-  add(Split, {"chunk", "split", "split_with_sizes", "tensor_split"});
-  add(Unbind, {"unbind"});
-  add(Roll, {"roll"});
-  add(IndexSelect, {"index_select"});
-  add(Index, {"index"});
   add(Join, {"cat", "concat", "concatenate", "stack"});
   add(Pad, {"constant_pad_nd", "pad"});
   add(Create, {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like",

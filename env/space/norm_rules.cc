@@ -10,14 +10,23 @@
 namespace espalier {
 namespace {
 
+/// Coordinates of a stored tensor of one axis, or of one computed from such (weight + 1).
+std::vector<int64_t> IdsOfVector(const Call& c, ValueId value) {
+  if (c.t.IsStored(value))
+    return LabelTracer::Ids(
+        c.t.StoredAxis(value, 0, MemberRole::kChannel, false, c.op.module_path));
+  c.t.Usable(value, c.op.module_path);
+  return c.t.AxisIds(value, 0, c.where());
+}
+
 /// Ties per-channel tensors with the labels along an axis. False when one of them is computed.
 bool TieChannels(const Call& c, const std::vector<int64_t>& ids,
                  std::initializer_list<const char*> names) {
   for (const char* name : names) {
     const ValueId stored = c.op.ValueArg(name);
     if (stored == kNoValue) continue;
-    if (!c.t.IsStored(stored)) return false;
-    Tie(c, ids, c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path));
+    if (!c.t.IsFree(stored) || c.rank(stored) != 1) return false;
+    Tie(c, ids, IdsOfVector(c, stored));
   }
   return true;
 }
@@ -51,11 +60,10 @@ void LastAxes(const Call& c) {  // layer_norm, rms_norm
     if (weighted) {
       const ValueId weight = c.op.ValueArg("weight");
       const ValueId bias = c.op.ArgIndex("bias") >= 0 ? c.op.ValueArg("bias") : kNoValue;
-      if (!c.t.IsStored(weight) || (bias != kNoValue && !c.t.IsStored(bias))) return Opaque(c);
-      for (const ValueId stored : {weight, bias}) {
-        if (stored == kNoValue) continue;
-        const auto& axis = c.t.StoredAxis(stored, 0, MemberRole::kChannel, false, c.op.module_path);
-        const Tensor own = LabelTracer::Along(rank, rank - 1, LabelTracer::Ids(axis));
+      if (!c.t.IsFree(weight) || (bias != kNoValue && !c.t.IsFree(bias))) return Opaque(c);
+      for (const ValueId free : {weight, bias}) {
+        if (free == kNoValue) continue;
+        const Tensor own = LabelTracer::Along(rank, rank - 1, IdsOfVector(c, free));
         const auto both = at::broadcast_tensors({ids, own});
         const Tensor x = both[0].contiguous(), y = both[1].contiguous();
         for (int64_t i = 0; i < x.numel(); ++i) {

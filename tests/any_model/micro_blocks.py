@@ -255,3 +255,57 @@ class SelectiveKernel(nn.Module):
         weights = self.wide(F.relu(self.narrow(x.sum(1).mean((2, 3), keepdim=True))))
         weights = weights.view(x.shape[0], 2, 12, 1, 1).softmax(1)
         return self.head((x * weights).sum(1))
+
+
+@micro(image(3), cut=["inner"])
+class StandardisedWeights(nn.Module):
+    """NFNet: weights normalised by batch_norm without running statistics, in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gain = conv(3, 12), nn.Parameter(torch.rand(12) + 0.5)
+        self.inner, self.outer, self.head = conv(12, 16, 1), conv(16, 12, 1), Head(12)
+
+    def forward(self, x):
+        weight = self.stem.weight.reshape(1, 12, -1)
+        weight = F.batch_norm(weight, None, None, weight=self.gain, training=True, momentum=0.0)
+        x = F.relu(F.conv2d(x, weight.reshape_as(self.stem.weight), self.stem.bias, padding=1))
+        return self.head(x + self.outer(F.relu(self.inner(x))))
+
+
+@micro(image(3, 12), cut=["stem", "inner"], dynamic=False)
+class ResizedPositions(nn.Module):
+    """A table of positions made for another image size: its first row beside the others, resized."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.token = nn.Conv2d(3, 16, 3, stride=3), nn.Parameter(torch.randn(1, 1, 16))
+        self.positions = nn.Parameter(torch.randn(1, 10, 16))
+        self.norm, self.inner, self.outer = nn.LayerNorm(16), nn.Linear(16, 24), nn.Linear(24, 16)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.expand(x.shape[0], -1, -1), x), dim=1)
+        first, grid = self.positions[:, :1], self.positions[:, 1:]
+        grid = grid.reshape(1, 3, 3, 16).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(4, 4), mode="bicubic").permute(0, 2, 3, 1).reshape(1, 16, 16)
+        x = x + torch.cat((first, grid), dim=1)
+        return self.fc((x + self.outer(F.gelu(self.inner(self.norm(x)))))[:, 0])
+
+
+@micro(tokens(11), cut=["table@1", "inner"])
+class SelectedRows(nn.Module):
+    """Positions by index_select (XGLM), and a norm whose weight is stored less one (Nemotron)."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.weight = nn.Embedding(11, 16), nn.Parameter(torch.randn(16))
+        self.register_buffer("positions", torch.randn(9, 16))
+        self.register_buffer("order", torch.arange(6))
+        self.inner, self.outer, self.fc = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 5)
+
+    def forward(self, ids):
+        x = self.table(ids) + self.positions.index_select(0, self.order + 2)
+        inner = F.layer_norm(x, (16,), self.weight + 1.0, None)
+        return self.fc((x + self.outer(F.gelu(self.inner(inner)))).mean(1))

@@ -20,10 +20,11 @@
 namespace espalier {
 namespace {
 
-/// Number of random networks: a nightly run sets ESPALIER_FUZZ_NETS=10000.
-int64_t FuzzCount() {
-  const char* wanted = std::getenv("ESPALIER_FUZZ_NETS");
-  return wanted ? std::atoll(wanted) : 300;
+/// Random networks: a nightly run sets ESPALIER_FUZZ_NETS=10000; ESPALIER_FUZZ_FIRST=8110 with
+/// ESPALIER_FUZZ_NETS=1 is the one of seed 8110.
+int64_t FromEnvironment(const char* name, int64_t usual) {
+  const char* wanted = std::getenv(name);
+  return wanted ? std::atoll(wanted) : usual;
 }
 
 /// Cuts the network of this seed at random and proves the cut. How much the removed units mattered;
@@ -44,9 +45,10 @@ std::optional<double> CutAndProve(int64_t seed) {
 }
 
 TEST(SpaceFuzzProperty, MaskedEqualsPrunedOnRandomNetworks) {
-  const int64_t count = FuzzCount();
+  const int64_t first = FromEnvironment("ESPALIER_FUZZ_FIRST", 0);
+  const int64_t count = FromEnvironment("ESPALIER_FUZZ_NETS", 300);
   int64_t cut = 0, sensitive = 0;
-  for (int64_t seed = 0; seed < count; ++seed) {
+  for (int64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE(Str("seed ", seed));
     try {
       const std::optional<double> control = CutAndProve(seed);
@@ -56,6 +58,7 @@ TEST(SpaceFuzzProperty, MaskedEqualsPrunedOnRandomNetworks) {
       ADD_FAILURE() << error.what();
     }
   }
+  if (count < 100) return;
   EXPECT_GT(cut, count * 8 / 10);      // most networks have something to cut
   EXPECT_GT(sensitive, cut * 7 / 10);  // and most cuts change the output
 }
