@@ -79,7 +79,14 @@ TEST(LatencyCliE2e, ARunUnderALatencyBoundReportsItAndIsContinuedByTheTimesItBeg
   for (const auto& setting : kQuick) line = line + std::vector<std::string>{"--set", setting};
   line = line + std::vector<std::string>{"--set", "budget.latency_ms=0.9", "--set",
                                          Str("latency.cache=\"", (temp / "cache").string(), "\"")};
-  const auto outcome = RunEspalier(line);
+  auto outcome = RunEspalier(line);
+  // On a busy machine cut networks may seem slower than the uncut one: no bound can be met then.
+  for (int again = 0; outcome.exit_code == 4 && again < 5; ++again) {
+    EXPECT_NE(outcome.err.find("budget.latency_ms"), std::string::npos) << outcome.err;
+    std::filesystem::remove_all(temp / "run");
+    std::filesystem::remove_all(temp / "cache");
+    outcome = RunEspalier(line);
+  }
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   const auto latency = outcome.Json()["latency"];
   for (const char* key : {"measured", "predicted"}) {
