@@ -65,6 +65,8 @@ class InferenceRewrite {
     Tensor index;  // [rows of the convolution], where they go in the sum; undefined = all in order
   };
 
+  static const std::string& NameOf(const Op& op) { return op.handle.operator_name().name; }
+  static void SetArg(Op& op, const std::string& argument, Arg value);
   Op& op(int32_t index) { return graph_.ops[static_cast<size_t>(index)]; }
   const Tensor& sample(ValueId id) const { return samples_[static_cast<size_t>(id)]; }
   std::vector<int32_t> Readers(ValueId id) const;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "env/base/error.h"
@@ -8,91 +9,49 @@
 // Units that come in blocks of which every one keeps as many: heads, groups of a convolution.
 
 namespace espalier {
-namespace {
-
-/// Blocks that must keep as many classes each, and where that is so.
-using Structure = std::pair<std::vector<std::vector<int32_t>>, std::string>;
-
-/// Structures that share a block are one: all their blocks keep as many.
-void JoinStructures(std::vector<Structure>& structures) {
-  for (bool joined = true; joined;) {
-    joined = false;
-    for (size_t a = 0; a < structures.size() && !joined; ++a)
-      for (size_t b = a + 1; b < structures.size() && !joined; ++b) {
-        std::set<std::vector<int32_t>> blocks(structures[a].first.begin(),
-                                              structures[a].first.end());
-        joined = std::ranges::any_of(structures[b].first,
-                                     [&](const auto& block) { return blocks.contains(block); });
-        if (!joined) continue;
-        blocks.insert(structures[b].first.begin(), structures[b].first.end());
-        structures[a].first.assign(blocks.begin(), blocks.end());
-        structures.erase(structures.begin() + static_cast<std::ptrdiff_t>(b));
-      }
-  }
-}
-
-}  // namespace
-
-/// Brings the classes of one set into the order of their finest block structure. False, with the
-/// reason, when the structures they are in do not nest.
+/// Brings the classes of one set into the order of its blocks: the largest equal ones of which all
+/// blocks that anything asks for are made, so that each of those keeps as many when these do.
+/// False, with the reason, when there are none.
 bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
                                  int64_t& blocks, std::string& where) const {
   const int32_t set = sets[static_cast<size_t>(classes.front())];
-  std::vector<Structure> structures;
+  std::map<int32_t, std::vector<size_t>> slabs_of;  // class -> the slabs that hold it, of all kinds
+  for (const int32_t index : classes) slabs_of[index];
+  size_t slab_count = 0;
+  std::string place;
   for (const UnitClasses::Blocks& known : classes_->blocks()) {
-    std::vector<std::vector<int32_t>> slabs(1);
+    std::set<size_t> lengths;
     for (const auto& slab : known.slabs) {
+      size_t length = 0;
       for (const int32_t index : slab)
-        if (sets[static_cast<size_t>(index)] == set) slabs.back().push_back(index);
-      if (!slabs.back().empty()) slabs.emplace_back();
+        if (sets[static_cast<size_t>(index)] == set) {
+          slabs_of.at(index).push_back(slab_count);
+          ++length;
+        }
+      if (length > 0) lengths.insert(length);
+      ++slab_count;
     }
-    slabs.pop_back();
-    if (slabs.size() > 1) structures.push_back({std::move(slabs), known.where});
-  }
-  if (structures.empty()) return true;
-  JoinStructures(structures);
-  std::sort(structures.begin(), structures.end(),
-            [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
-  auto& finest = structures.front().first;
-  where = Str(structures.front().second, ": blocks of different structure");
-  constexpr auto kNone = static_cast<size_t>(-1);
-  std::vector<size_t> slab_of(sets.size(), kNone);  // by class
-  size_t in_slabs = 0;
-  for (size_t s = 0; s < finest.size(); ++s) {
-    in_slabs += finest[s].size();
-    for (const int32_t index : finest[s]) {
-      if (slab_of[static_cast<size_t>(index)] != kNone) return false;  // in two of them
-      slab_of[static_cast<size_t>(index)] = s;
-    }
-  }
-  const size_t length = finest.front().size();
-  for (const auto& slab : finest)
-    if (slab.size() != length) return false;
-  if (in_slabs != classes.size()) return false;  // some units are in no block
-  for (const auto& [slabs, place] : structures) {
+    if (lengths.empty()) continue;
+    place = known.where;
     where = Str(place, ": blocks of different structure");
-    for (const auto& slab : slabs) {
-      if (slab.size() != slabs.front().size()) return false;
-      std::map<size_t, size_t> parts;
-      for (const int32_t index : slab) ++parts[slab_of[static_cast<size_t>(index)]];
-      for (const auto& [part, count] : parts)
-        if (count != length) return false;
-    }
+    if (lengths.size() > 1) return false;
   }
-  std::vector<std::pair<int64_t, size_t>> order;  // slabs by their first root
-  for (size_t s = 0; s < finest.size(); ++s) {
-    int64_t first = (*classes_)[finest[s].front()].root;
-    for (const int32_t index : finest[s]) first = std::min(first, (*classes_)[index].root);
-    order.push_back({first, s});
+  if (place.empty()) return true;                             // nothing comes in blocks
+  std::map<std::vector<size_t>, std::vector<int32_t>> atoms;  // classes that are in the same slabs
+  for (const int32_t index : classes) atoms[slabs_of.at(index)].push_back(index);
+  size_t length = 0, longest = 0;
+  std::vector<std::pair<int64_t, const std::vector<int32_t>*>> order;  // by first root
+  for (const auto& [slabs, atom] : atoms) {
+    length = std::gcd(length, atom.size());
+    longest = std::max(longest, atom.size());
+    order.push_back({(*classes_)[atom.front()].root, &atom});
   }
+  if (length == 1 && longest > 1) return false;
   std::sort(order.begin(), order.end());
-  std::vector<size_t> rank(finest.size());
-  for (size_t i = 0; i < order.size(); ++i) rank[order[i].second] = i;
-  std::stable_sort(classes.begin(), classes.end(), [&](int32_t a, int32_t b) {
-    return rank[slab_of[static_cast<size_t>(a)]] < rank[slab_of[static_cast<size_t>(b)]];
-  });
-  blocks = static_cast<int64_t>(finest.size());
-  where = Str(structures.front().second, ": each of its blocks has one unit");
+  classes.clear();
+  for (const auto& [root, atom] : order) classes.insert(classes.end(), atom->begin(), atom->end());
+  blocks = static_cast<int64_t>(classes.size() / length);
+  where = Str(place, ": each of its blocks has one unit");
   return true;
 }
 

@@ -61,37 +61,45 @@ void Convolution(const Call& c) {
   const bool transposed =
       c.name().find("transpose") != std::string::npos ||
       (c.op.ArgIndex("transposed") >= 0 && c.op.Constant("transposed").toBool());
-  if (!c.t.IsStored(weight)) return Opaque(c);
   if (c.rank(input) != c.rank(weight)) return Opaque(c);  // no batch axis
   const int64_t groups = c.op.Constant("groups").toInt();
   const int64_t in = c.t.sizes(input)[1], out = c.out_sizes()[1];
+  const bool depthwise = groups > 1 && groups == in;
+  // A weight that was moved around since is one of whole axes only.
+  if (!c.t.IsStored(weight) && !(c.t.IsMovedStored(weight) && (groups == 1 || depthwise)))
+    return Opaque(c);
   const std::string& layer = c.op.module_path;
   // Labels that also run over space meet in the kernel: per channel they become one.
   if (c.ids(input).defined() && !VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1)
     return OverSpace(c, input, weight, transposed);
-  if (groups > 1 && groups == in) {  // depthwise: out rows follow the inputs, in blocks of out / in
+  if (depthwise) {  // out rows follow the inputs, in blocks of out / in
     const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
     if (transposed && out != in) return Opaque(c);
-    const auto& rows = c.t.StoredAxis(weight, 0, MemberRole::kChannel, false, layer);
+    const auto rows = c.t.WeightIds(weight, 0, MemberRole::kChannel, false, layer);
+    if (rows.empty()) return Opaque(c);
     std::vector<int64_t> repeated;
     for (int64_t row = 0; row < out; ++row)
       repeated.push_back(ids[static_cast<size_t>(row / (out / in))]);
     Tie(c, repeated, rows);
-    TieBias(c, c.op.ValueArg("bias"), LabelTracer::Ids(rows));
-    SetFresh(c, 1, LabelTracer::Ids(rows));
+    TieBias(c, c.op.ValueArg("bias"), rows);
+    SetFresh(c, 1, rows);
     return;
   }
   // A transposed convolution's weight is [in, out / groups, ...]: the axes change places.
   const int64_t in_axis = transposed ? 0 : 1, out_axis = transposed ? 1 : 0;
-  const auto& columns = c.t.StoredAxis(weight, in_axis, MemberRole::kConsumer, false, layer,
-                                       transposed ? 1 : groups, in);
-  ReadAxis(c, input, 1, LabelTracer::Ids(columns));
-  c.t.AddRuns(LabelTracer::Ids(columns), groups, c.where());
-  const auto& rows = c.t.StoredAxis(weight, out_axis, MemberRole::kProducer, true, layer,
-                                    transposed ? groups : 1, out);
-  c.t.AddRuns(LabelTracer::Ids(rows), groups, c.where());
-  TieBias(c, c.op.ValueArg("bias"), LabelTracer::Ids(rows));
-  SetFresh(c, 1, LabelTracer::Ids(rows));
+  const auto along = [&](int64_t axis, MemberRole role, bool is_root, int64_t blocks,
+                         int64_t count) {
+    if (groups == 1) return c.t.WeightIds(weight, axis, role, is_root, layer);
+    return LabelTracer::Ids(c.t.StoredAxis(weight, axis, role, is_root, layer, blocks, count));
+  };
+  const auto columns = along(in_axis, MemberRole::kConsumer, false, transposed ? 1 : groups, in);
+  const auto rows = along(out_axis, MemberRole::kProducer, true, transposed ? groups : 1, out);
+  if (columns.empty() || rows.empty()) return Opaque(c);
+  ReadAxis(c, input, 1, columns);
+  c.t.AddRuns(columns, groups, c.where());
+  c.t.AddRuns(rows, groups, c.where());
+  TieBias(c, c.op.ValueArg("bias"), rows);
+  SetFresh(c, 1, rows);
 }
 
 /// x @ W (+ bias): the weight's axes are `in` and 1 - in; it is stored, or moved around since.

@@ -74,10 +74,19 @@ void PixelShuffle(const Call& c) {
   c.t.Set(c.out(), ids);
 }
 
-/// expand, to sizes some of which may be computed.
+/// expand, to sizes some of which may be computed. One number for all units (a norm over them)
+/// takes its size from what it is expanded to, and follows that.
 void Expand(const Call& c) {
-  const Tensor labels = FullLabels(c, std::get<ValueId>(c.op.args[0]));
-  if (labels.defined()) SetMoved(c, c.out(), labels.expand(c.out_sizes()));
+  const ValueId input = std::get<ValueId>(c.op.args[0]);
+  const Tensor labels = FullLabels(c, input);
+  if (labels.defined()) return SetMoved(c, c.out(), labels.expand(c.out_sizes()));
+  if (c.name() != "aten::expand_as" || c.t.IsFree(input)) return;
+  const Tensor& other = c.ids(c.op.ValueArg("other"));
+  if (!other.defined() || VaryingAxes(other).size() != 1) return;
+  const int64_t axis = VaryingAxes(other).front(), own = axis - (c.out_rank() - c.rank(input));
+  if (own >= 0 && c.t.sizes(input)[static_cast<size_t>(own)] != 1) return;
+  const auto& spread = c.t.PhantomAxis(c.out_sizes()[static_cast<size_t>(axis)], c.op.module_path);
+  SetFresh(c, axis, LabelTracer::Ids(spread));
 }
 
 /// im2col: [B, C, H, W] -> [B, C k k, places]. The kernel knows only floating types.
@@ -90,6 +99,21 @@ void Unfold(const Call& c) {
     stack.push_back(std::get<c10::IValue>(c.op.args[a]));
   c.op.handle.callBoxed(stack);
   SetMoved(c, c.out(), stack.front().toTensor().to(at::kLong));
+}
+
+/// col2im: [B, C k k, places] -> [B, C, H, W]; the places of a channel go together.
+void Fold(const Call& c) {
+  const ValueId input = c.op.ValueArg("self");
+  if (!c.ids(input).defined()) return;
+  const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
+  const int64_t channels = c.out_sizes()[1];
+  const size_t places = ids.size() / static_cast<size_t>(channels);
+  std::vector<int64_t> kept;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (i % places == 0) kept.push_back(ids[i]);
+    c.t.Union(ids[i], kept.back());
+  }
+  SetFresh(c, 1, kept);
 }
 
 /// cat and stack: the operands' labels side by side.
@@ -213,6 +237,7 @@ void AddMovementRules(LabelRules& rules) {
   add(PixelUnshuffle, {"pixel_unshuffle"});
   add(Expand, {"expand", "expand_as"});
   add(Unfold, {"im2col"});
+  add(Fold, {"col2im"});
   add(Join, {"cat", "concat", "concatenate", "stack"});
   add(Pad, {"constant_pad_nd", "pad"});
   add(Create, {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like",

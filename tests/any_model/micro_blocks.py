@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from micro_base import Head, conv, image, micro, tokens, vector
+from micro_base import Head, conv, image, micro, series, tokens, vector
 
 
 @micro(image(3), cut=["stem", "block1.a", "block2.a"])
@@ -309,3 +309,46 @@ class SelectedRows(nn.Module):
         x = self.table(ids) + self.positions.index_select(0, self.order + 2)
         inner = F.layer_norm(x, (16,), self.weight + 1.0, None)
         return self.fc((x + self.outer(F.gelu(self.inner(inner)))).mean(1))
+
+
+@micro(image(3), cut=["left", "right"])
+class GroupNormOfJoined(nn.Module):
+    """UNet: 24 and 16 channels side by side in four groups of 10; before, the 24 in four of 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = conv(3, 24), conv(3, 16)
+        self.norm1, self.norm2 = nn.GroupNorm(4, 24), nn.GroupNorm(4, 40)
+        self.mix, self.head = conv(40, 12), Head(12)
+
+    def forward(self, x):
+        left = F.silu(self.norm1(self.left(x)))
+        return self.head(F.silu(self.mix(F.silu(self.norm2(torch.cat((left, self.right(x)), 1))))))
+
+
+@micro(series(3), cut=["stem", "kernel"])
+class KernelMovedFirst(nn.Module):
+    """Mamba: the kernel of a depthwise convolution is stored without its axis of one channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.kernel = nn.Conv1d(3, 12, 1), nn.Parameter(torch.randn(12, 3))
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = F.conv1d(F.relu(self.stem(x)), self.kernel.unsqueeze(1), padding=1, groups=12)
+        return self.out(F.silu(x).mean(2))
+
+
+@micro(image(3), cut=["stem", "inner"])
+class UnitLengthAndFold(nn.Module):
+    """F.normalize over the channels (SwiftFormer); patches unfolded and folded (MobileViT v2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.head = conv(3, 16), conv(16, 12, 1), Head(12)
+
+    def forward(self, x):
+        x = F.normalize(F.relu(self.stem(x)), dim=1)
+        patches = F.unfold(self.inner(x), 2, stride=2)
+        return self.head(F.relu(F.fold(patches * 0.5, (8, 8), 2, stride=2)))

@@ -157,3 +157,19 @@ class PatchesAsTokens(nn.Module):
         x = x + self.outer(F.gelu(self.inner(self.norm(x))))
         x = x.reshape(b, 4, 16, 16).transpose(1, 3).reshape(b * 16 * 4, 4, 2, 2).transpose(1, 2)
         return self.fc(x.reshape(b, 16, 8, 8).mean((2, 3)))
+
+
+@micro(lambda batch: ((torch.randn(batch, 6, 6), torch.randn(batch, 5, 6)), {}),
+       cut=["attention.in_proj_weight"])
+class CrossAttentionByHand(nn.Module):
+    """Keys and values of one layer, whose heads are merged with the batch (need_weights)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, WIDTH), nn.Linear(6, WIDTH)
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+        self.out = nn.Linear(WIDTH, 5)
+
+    def forward(self, x, y):
+        x, y = self.a(x), self.b(y)
+        return self.out(x + self.attention(x, y, y)[0])

@@ -273,11 +273,15 @@ void Draw::LinearAttention() {
 }
 
 void Draw::CoVariance() {
+  // flatten and unflatten: a part of a split may have lost all its channels, and -1 is ambiguous
+  // then
   const Item a = Any(), b = Any();
-  const ValueId left = View(a.id, {-1, a.channels, 64}), right = View(b.id, {-1, b.channels, 64});
-  const ValueId product = On("matmul", "", left, {{"other", Transpose(right, 1, 2)}});
+  const auto flat = [&](ValueId x) {
+    return On("flatten", "using_ints", x, {{"start_dim", Int(2)}, {"end_dim", Int(3)}});
+  };
+  const ValueId product = On("matmul", "", flat(a.id), {{"other", Transpose(flat(b.id), 1, 2)}});
   const ValueId wide = b_.Linear(Path("covariance"), On("tanh", "", product), b.channels, 64);
-  Push(View(wide, {-1, a.channels, 8, 8}), a.channels);
+  Push(On("unflatten", "int", wide, {{"dim", Int(2)}, {"sizes", List({8, 8})}}), a.channels);
 }
 
 void Draw::Wide() {
