@@ -31,6 +31,7 @@ Tensor ReduceMembers(const std::vector<Tensor>& members, Reduce reduce) {
       break;
   }
   ESPALIER_CHECK(false, "unknown reduction");
+  return {};
 }
 
 void AddMemberFields(Schema& schema, MemberConfig& config) {
