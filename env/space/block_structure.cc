@@ -2,6 +2,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <unordered_map>
 
 #include "env/base/error.h"
 #include "env/space/space_builder.h"
@@ -9,14 +10,14 @@
 // Units that come in blocks of which every one keeps as many: heads, groups of a convolution.
 
 namespace espalier {
+
 /// Brings the classes of one set into the order of its blocks: the largest equal ones of which all
 /// blocks that anything asks for are made, so that each of those keeps as many when these do.
 /// False, with the reason, when there are none.
 bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vector<int32_t>& sets,
                                  int64_t& blocks, std::string& where) const {
   const int32_t set = sets[static_cast<size_t>(classes.front())];
-  std::map<int32_t, std::vector<size_t>> slabs_of;  // class -> the slabs that hold it, of all kinds
-  for (const int32_t index : classes) slabs_of[index];
+  std::unordered_map<int32_t, std::vector<size_t>> slabs_of;  // class -> those that hold it
   size_t slab_count = 0;
   std::string place;
   for (const UnitClasses::Blocks& known : classes_->blocks()) {
@@ -25,7 +26,7 @@ bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vecto
       size_t length = 0;
       for (const int32_t index : slab)
         if (sets[static_cast<size_t>(index)] == set) {
-          slabs_of.at(index).push_back(slab_count);
+          slabs_of[index].push_back(slab_count);
           ++length;
         }
       if (length > 0) lengths.insert(length);
@@ -38,7 +39,7 @@ bool SpaceBuilder::OrderByBlocks(std::vector<int32_t>& classes, const std::vecto
   }
   if (place.empty()) return true;                             // nothing comes in blocks
   std::map<std::vector<size_t>, std::vector<int32_t>> atoms;  // classes that are in the same slabs
-  for (const int32_t index : classes) atoms[slabs_of.at(index)].push_back(index);
+  for (const int32_t index : classes) atoms[slabs_of[index]].push_back(index);
   size_t length = 0, longest = 0;
   std::vector<std::pair<int64_t, const std::vector<int32_t>*>> order;  // by first root
   for (const auto& [slabs, atom] : atoms) {

@@ -40,7 +40,7 @@ class UnitClasses {
   }
   void Pin(int32_t index, const std::string& reason);
 
-  /// Slabs of classes that must keep equal numbers of classes, all of one length.
+  /// Slabs of classes that must keep equal numbers of classes.
   struct Blocks {
     std::vector<std::vector<int32_t>> slabs;
     std::string where;
