@@ -92,20 +92,6 @@ std::string DescribeInputs(const std::vector<c10::IValue>& stack) {
                                      "', inputs ", inputs, ") failed: ", what));
 }
 
-/// Operators that may return their first argument, or a view of it, though their schema does not
-/// say so.
-bool MayReturnItsArgument(const Op& op) {
-  static const std::set<std::string> kNames = {
-      "aten::reshape",   "aten::flatten", "aten::contiguous",      "aten::to",
-      "aten::type_as",   "aten::view_as", "aten::expand_as",       "aten::reshape_as",
-      "aten::dropout",   "aten::ravel",   "aten::feature_dropout", "aten::alpha_dropout",
-      "aten::unflatten", "aten::pad",     "aten::broadcast_to",    "aten::chunk"};
-  const auto& schema = op.handle.schema();
-  for (const c10::Argument& argument : schema.arguments())
-    if (argument.alias_info()) return true;
-  return kNames.contains(op.handle.operator_name().name);
-}
-
 /// By input: whether an operator may write into it, directly or through a view.
 std::vector<bool> WrittenInputs(const Graph& graph) {
   std::vector<int32_t> source(graph.values.size(), -1);  // the input a value may share memory with

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "env/graph/network.h"
+
 namespace espalier {
 
 /// Whether an operator writes in place to what is given for this argument, by its schema.
@@ -14,5 +16,8 @@ inline bool IsWritten(const c10::Argument& argument) {
 inline bool WritesAny(const c10::FunctionSchema& schema) {
   return std::ranges::any_of(schema.arguments(), IsWritten);
 }
+
+/// Operators that may return their first argument, or a view of it, though not all schemas say so.
+bool MayReturnItsArgument(const Op& op);
 
 }  // namespace espalier

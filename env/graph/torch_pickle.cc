@@ -99,11 +99,15 @@ class Unpickler {
   }
   void PushText(size_t length) { Push({.kind = Kind::kText, .text = std::string(Bytes(length))}); }
   void PushInt(int64_t number) { Push({.kind = Kind::kInt, .number = number}); }
-  void PushTuple(size_t count) {
-    PickleValue tuple{.kind = Kind::kTuple};
-    for (size_t i = 0; i < count; ++i) tuple.items.insert(tuple.items.begin(), Pop());
+  void PushTuple(std::vector<PickleValue> items) {
+    PickleValue tuple{.kind = Kind::kTuple, .items = std::move(items)};
     for (const PickleValue& item : tuple.items) Nest(tuple, item);
     Push(std::move(tuple));
+  }
+  std::vector<PickleValue> PopSome(int count) {
+    std::vector<PickleValue> items;
+    for (int i = 0; i < count; ++i) items.insert(items.begin(), Pop());
+    return items;
   }
   void Append(std::vector<PickleValue> items) {
     PickleValue& target = Top();
@@ -180,9 +184,7 @@ class Unpickler {
         const std::string type = Pop().text;
         return Push({.kind = Kind::kOpaque, .text = type});
       }
-      case 'b':
-        Pop();
-        return;  // attributes of an object: nothing we keep
+      case 'b':  // attributes of an object: nothing we keep
       case '0':
         Pop();
         return;
@@ -193,20 +195,16 @@ class Unpickler {
 
   bool Simple(unsigned char opcode) {
     switch (opcode) {
-      case 0x80:
-        Bytes(1);
-        return true;  // PROTO
-      case 0x95:
-        Bytes(8);
-        return true;  // FRAME
+      case 0x80:  // PROTO
+      case 0x95:  // FRAME
+        Bytes(opcode == 0x80 ? 1 : 8);
+        return true;
       case 'N':
         Push({});
         return true;
       case 0x88:
-        Push({.kind = Kind::kBool, .number = 1});
-        return true;
       case 0x89:
-        Push({.kind = Kind::kBool});
+        Push({.kind = Kind::kBool, .number = opcode == 0x88});
         return true;
       case 'K':
         PushInt(Number<uint8_t>());
@@ -233,8 +231,6 @@ class Unpickler {
         PushText(Number<uint32_t>());
         return true;
       case 0x8c:
-        PushText(Number<uint8_t>());
-        return true;
       case 'U':
         PushText(Number<uint8_t>());
         return true;
@@ -249,36 +245,22 @@ class Unpickler {
         marks_.push_back(stack_.size());
         return true;
       case ')':
-        Push({.kind = Kind::kTuple});
-        return true;
       case ']':
-        Push({.kind = Kind::kList});
-        return true;
       case '}':
-        Push({.kind = Kind::kDict});
+        Push({.kind = opcode == ')' ? Kind::kTuple : opcode == ']' ? Kind::kList : Kind::kDict});
         return true;
       case 0x85:
-        PushTuple(1);
-        return true;
       case 0x86:
-        PushTuple(2);
-        return true;
       case 0x87:
-        PushTuple(3);
+        PushTuple(PopSome(opcode - 0x84));
         return true;
-      case 't': {
-        PickleValue tuple{.kind = Kind::kTuple, .items = PopMark()};
-        for (const PickleValue& item : tuple.items) Nest(tuple, item);
-        Push(std::move(tuple));
+      case 't':
+        PushTuple(PopMark());
         return true;
-      }
       case 'a':
-      case 's': {
-        std::vector<PickleValue> items;
-        for (int i = 0; i < (opcode == 'a' ? 1 : 2); ++i) items.insert(items.begin(), Pop());
-        Append(std::move(items));
+      case 's':
+        Append(PopSome(opcode == 'a' ? 1 : 2));
         return true;
-      }
       case 'e':
       case 'u':
         Append(PopMark());

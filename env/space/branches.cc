@@ -28,17 +28,6 @@ bool MakesNumber(const Op& op) {
                                  returns[0].type()->kind() == c10::TypeKind::NumberType);
 }
 
-/// Whether an op may give back its first argument's memory.
-bool SharesMemory(const Op& op) {
-  static const std::set<std::string> kSometimes = {
-      "aten::reshape", "aten::flatten", "aten::contiguous",      "aten::to",
-      "aten::dropout", "aten::pad",     "aten::feature_dropout", "aten::expand_as",
-      "aten::view_as", "aten::type_as", "aten::unflatten",       "aten::chunk"};
-  for (const c10::Argument& argument : op.handle.schema().arguments())
-    if (argument.alias_info()) return true;
-  return kSometimes.contains(op.handle.operator_name().name);
-}
-
 /// Ops that outputs hang on; those of `without` = (op, argument) are not followed there.
 std::vector<bool> Needed(const Graph& graph, std::pair<int32_t, int32_t> without) {
   std::vector<bool> value(graph.values.size()), op(graph.ops.size());
@@ -60,7 +49,7 @@ bool WritesInside(const Graph& graph, const std::vector<bool>& inside, ValueId w
     const int32_t producer = graph.values[static_cast<size_t>(written)].producer;
     if (producer < 0 || !inside[static_cast<size_t>(producer)]) return false;
     const Op& op = graph.ops[static_cast<size_t>(producer)];
-    if (!SharesMemory(op)) return true;
+    if (!MayReturnItsArgument(op)) return true;
     const auto* source = std::get_if<ValueId>(&op.args[0]);
     if (source == nullptr || *source == kNoValue) return false;
     written = *source;
@@ -116,7 +105,7 @@ int32_t BranchArgument(Network& network, Op& op, const BranchFinder& finder,
     const int32_t producer = network.graph.values[static_cast<size_t>(a)].producer;
     // Into a branch in place: as good as a new sum when the branch's memory is its own.
     if (target == "aten::add_.Tensor" &&
-        SharesMemory(network.graph.ops[static_cast<size_t>(producer)]))
+        MayReturnItsArgument(network.graph.ops[static_cast<size_t>(producer)]))
       return -1;
     op.handle = FindOperator("aten::add", "Tensor");
     op.args[0] = b;
