@@ -22,7 +22,10 @@ struct Certificate {
   double max_abs_error = 0;      ///< float32, the real weights, worst of two batch sizes
   double max_rel_error = 0;      ///< divided by max|M|
   double max_rel_error_f64 = 0;  ///< double precision, randomised statistics
-  double tolerance = 1e-5;       ///< for max_rel_error; 1e-10 for the double-precision run
+  /// For max_rel_error: what the network's precision and its norms account for, or four times the
+  /// difference of M from M in double where that is more (0.1 at most).
+  double tolerance = 1e-5;
+  static constexpr double kToleranceFloat64 = 1e-10;  ///< for max_rel_error_f64
   bool invariance_exact = false;
   int64_t invariance_units = 0;  ///< units in the random half
   double control = 0;            ///< relative difference of original and masked output

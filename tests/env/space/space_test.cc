@@ -262,6 +262,25 @@ TEST(CertificateUnit, FailsWhenTheCutGivesNoNumbers) {
   EXPECT_GT(certificate.max_rel_error, 1);
 }
 
+TEST(CertificateUnit, TakesAccountOfWhatFloat32MakesOfLargeNumbers) {
+  Builder b("large", 1);
+  ValueId x = b.Relu(b.Linear("a", b.Input("x", {2, 12}), 12, 32));
+  x = b.Linear("b", x, 32, 6);
+  x = b.Call("aten::sin", "", {{"self", x}});
+  Network net = b.Finish({b.Linear("c", x, 6, 4)});
+  net.store.Set("b.weight", net.store.Get("b.weight") * 1e4);
+  const Space space = BuildSpace(net);
+  const Selection selection = RandomHalf(space, 1);
+  const Plan plan = MakePlan(space, selection);
+  Network pruned = Cut(space.network(), plan);
+  const Certificate certificate = Certify(space, selection, plan, pruned);
+  EXPECT_TRUE(certificate.passed) << certificate.failure;
+  EXPECT_GT(certificate.max_rel_error, 1e-5);
+  EXPECT_GT(certificate.tolerance, certificate.max_rel_error);
+  pruned.store.Set("c.weight", pruned.store.Get("c.weight") * 1.5);
+  EXPECT_FALSE(Certify(space, selection, plan, pruned).passed);
+}
+
 TEST(CertificateProperty, RandomCutsOfEveryCifarNetworkAreExact) {
   for (const char* name : {"resnet20", "densenet40", "vgg16_bn_cifar"}) {
     SCOPED_TRACE(name);
