@@ -47,12 +47,12 @@ void OverSpace(const Call& c, ValueId input, ValueId weight, bool transposed) {
     if (c.t.sizes(weight)[at] != 1 || step != 1 || c.out_sizes()[at] != c.t.sizes(input)[at])
       return PinInputs(c, Str(c.where(), ": cut runs over space"));
   }
-  for (const int64_t axis : {0, 1})
-    for (const int64_t id :
-         c.t.WeightIds(weight, axis,
-                       axis == (transposed ? 1 : 0) ? MemberRole::kProducer : MemberRole::kConsumer,
-                       axis == (transposed ? 1 : 0), c.op.module_path))
+  for (const int64_t axis : {0, 1}) {
+    const bool rows = axis == (transposed ? 1 : 0);
+    const MemberRole role = rows ? MemberRole::kProducer : MemberRole::kConsumer;
+    for (const int64_t id : c.t.WeightIds(weight, axis, role, rows, c.op.module_path))
       c.t.Pin(id, Str(c.where(), ": its input is prunable along another axis"));
+  }
   c.t.Set(c.out(), c.ids(input));
 }
 

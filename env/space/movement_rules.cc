@@ -1,8 +1,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <limits>
-#include <numeric>
 
 #include "env/space/label_rules.h"
 
@@ -221,7 +219,6 @@ void AddMovementRules(LabelRules& rules) {
              "tile",
              "repeat_interleave",
              "flip",
-             "pixel_unshuffle",
              "channel_shuffle",
              "swapaxes",
              "numpy_T",
