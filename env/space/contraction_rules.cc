@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "env/space/label_rules.h"
 
@@ -12,7 +14,7 @@ namespace {
 /// The input of a layer that runs along `axis`: ties its columns and records the read. False when
 /// the labels run along other axes only; then the layer mixes rigid data for each unit on its own.
 bool ReadAxis(const Call& c, ValueId input, int64_t axis, const std::vector<int64_t>& columns) {
-  if (c.t.IsFree(input)) c.t.Usable(input, c.op.module_path);  // a query that is learned
+  Data(c, input);
   const Tensor& labels = c.ids(input);
   if (labels.defined() && labels.size(axis) == 1 && !VaryingAxes(labels).empty()) {
     for (const int64_t column : columns)
@@ -175,6 +177,16 @@ std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
   return sizes;
 }
 
+/// What a free operand of a product can be cut along: what is contracted, and where the other's
+/// labels run, too. Its rows (queries that are learned) go together.
+Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows,
+                const std::vector<int64_t>& contracted) {
+  for (int64_t axis = 0; ids.defined() && axis < ids.dim(); ++axis)
+    if (std::ranges::count(contracted, axis) == 0 && (axis == rows || !VariesAlong(other, axis)))
+      ids = Together(c, ids, axis);
+  return ids;
+}
+
 /// matmul, bmm, mm; baddbmm adds to it.
 void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   if (c.rank(a) < 2 || c.rank(b) < 2) return Opaque(c);
@@ -187,7 +199,10 @@ void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   int32_t use = 0;
   for (const Use& each : UsesOf(c.op))
     if (each.value == a) use = each.arg;
-  Tensor made = Product(c, use, operand(a), Widened(c.t.sizes(a), rank), operand(b),
+  Tensor left = operand(a), right = operand(b);
+  if (c.t.IsFree(a) && !c.t.IsFree(b)) left = Narrowed(c, left, right, rank - 2, {rank - 1});
+  if (c.t.IsFree(b) && !c.t.IsFree(a)) right = Narrowed(c, right, left, rank - 1, {rank - 2});
+  Tensor made = Product(c, use, left, Widened(c.t.sizes(a), rank), right,
                         Widened(c.t.sizes(b), rank), c.rank(a));
   if (added != kNoValue)
     made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank), Widened(c.t.sizes(added), rank));
@@ -287,6 +302,14 @@ void Einsum(const Call& c) {
   std::vector<int64_t> a_sizes, b_sizes;
   const Tensor a = spread(left, operands->ids[0], a_sizes);
   const Tensor b = spread(right, operands->ids[1], b_sizes);
+  // An operand that is cut along its own axes only brings data that cannot be cut along others.
+  const auto meets = [&](const Tensor& ids, const std::string& others, int64_t axis) {
+    if (!ids.defined() || VariesAlong(ids, axis)) return ids;
+    for (size_t i = 0; i < result.size(); ++i)
+      if (others.find(result[i]) == std::string::npos && VariesAlong(ids, static_cast<int64_t>(i)))
+        return Tensor();
+    return ids;
+  };
   std::vector<int64_t> contracted;
   for (auto axis = static_cast<int64_t>(result.size()); axis < rank; ++axis) {
     const auto index = static_cast<size_t>(axis);
@@ -295,7 +318,7 @@ void Einsum(const Call& c) {
     }
     contracted.push_back(axis);
     if (!VariesAlong(a, axis) && !VariesAlong(b, axis)) continue;
-    Contract(c, a, b);
+    Contract(c, meets(a, right, axis), meets(b, left, axis));
     if (a.defined()) {
       std::vector<int64_t> order, shape;
       for (const char letter : left) order.push_back(static_cast<int64_t>(all.find(letter)));
@@ -333,8 +356,19 @@ void IndexAdd(const Call& c) {
   c.t.PinAll(c.ids(trunk), "residual trunk that keeps its width (decoupled branches)");
 }
 
+/// max or min along an axis that is asked where it found the entry, too.
+bool FindsPlaces(const Call& c) {
+  if (c.op.outputs.size() < 2 || (c.name() != "aten::max" && c.name() != "aten::min")) return false;
+  const Graph& graph = c.t.network().graph;
+  const ValueId places = c.op.outputs[1];
+  return std::ranges::count(graph.outputs, places) > 0 ||
+         std::ranges::any_of(graph.ops, [&](const Op& op) {
+           return std::ranges::count(UsesOf(op), places, &Use::value) > 0;
+         });
+}
+
 /// Sums over axes: a removed unit adds nothing, so sums are exact; a mean's divisor is the width,
-/// so a mean over units is a statistic of the kept ones.
+/// so a mean over units is a statistic of the kept ones, as are variance, maximum and minimum.
 void Reduce(const Call& c) {
   const ValueId input = c.op.ValueArg("self");
   const Tensor ids = c.ids(input);
@@ -349,12 +383,15 @@ void Reduce(const Call& c) {
   bool over_units = false;
   for (const int64_t axis : reduced) over_units = over_units || ids.size(axis) > 1;
   if (over_units) {
-    const std::string name = c.name();
-    const bool mean = name == "aten::mean";
-    if (!mean && name != "aten::sum" && name != "aten::linalg_vector_norm")
+    static const std::set<std::string> kSums = {"aten::sum", "aten::linalg_vector_norm"};
+    static const std::set<std::string> kStatistics = {
+        "aten::mean", "aten::var",  "aten::std", "aten::var_mean", "aten::std_mean",
+        "aten::amax", "aten::amin", "aten::max", "aten::min"};
+    const bool statistic = kStatistics.contains(c.name()) && !FindsPlaces(c);
+    if (!statistic && !kSums.contains(c.name()))
       return PinInputs(c, Str(c.where(), ": reduces over a prunable axis"));
     c.t.AddRead(c.index, 0, 0, ids);
-    if (mean) c.t.AddNorm(c.index, 0, ids);
+    if (statistic) c.t.AddNorm(c.index, 0, ids);
   }
   Tensor left = Remaining(c, ids, reduced);
   if (!left.defined()) return;
@@ -381,8 +418,8 @@ void AddContractionRules(LabelRules& rules) {
   add(Einsum, {"einsum"});
   add(Embedding, {"embedding"});
   add(IndexAdd, {"index_add"});
-  add(Reduce, {"mean", "sum", "amax", "amin", "max", "min", "argmax", "var", "std", "prod",
-               "linalg_vector_norm", "logsumexp", "any", "all"});
+  add(Reduce, {"mean", "sum", "amax", "amin", "max", "min", "argmax", "var", "std", "var_mean",
+               "std_mean", "prod", "linalg_vector_norm", "logsumexp", "any", "all"});
 }
 
 }  // namespace espalier

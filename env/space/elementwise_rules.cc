@@ -42,17 +42,9 @@ Tensor AlongOneAxis(const Call& c, ValueId value, const Tensor& other) {
 void Narrow(const Call& c, Operand& stored, const Tensor& other) {
   if (!stored.ids.defined()) return;
   const std::vector<int64_t> varying = VaryingAxes(other);
-  for (int64_t axis = 0; axis < stored.ids.dim(); ++axis) {
-    if (stored.ids.size(axis) == 1 ||
-        std::find(varying.begin(), varying.end(), axis) != varying.end())
-      continue;
-    const Tensor first = stored.ids.narrow(axis, 0, 1);
-    const Tensor left = first.expand(stored.ids.sizes()).contiguous();
-    const Tensor right = stored.ids.contiguous();
-    for (int64_t i = 0; i < left.numel(); ++i)
-      c.t.Union(left.const_data_ptr<int64_t>()[i], right.const_data_ptr<int64_t>()[i]);
-    stored.ids = first;
-  }
+  for (int64_t axis = 0; axis < stored.ids.dim(); ++axis)
+    if (std::find(varying.begin(), varying.end(), axis) == varying.end())
+      stored.ids = Together(c, stored.ids, axis);
   if (VaryingAxes(stored.ids).empty()) stored.ids = Tensor();
 }
 
@@ -66,7 +58,10 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
     if (c.t.IsMovedStored(value)) c.t.Usable(value, c.op.module_path);
     labelled = labelled || free || c.ids(value).defined();
   }
-  if (!labelled) return;
+  if (!labelled) {
+    for (const ValueId value : values) c.t.SetRigid(value, c.index);
+    return;
+  }
   const int64_t rank = c.out_rank();
   // The labelled operands first, so that stored ones see all that is known; numbers last.
   std::vector<ValueId> order = values;
@@ -127,8 +122,7 @@ void AlongAxis(const Call& c) {
   if (ids.size(dim) > 1) {
     if (VaryingAxes(ids).size() < 2 || c.t.InnerAxis(ids) == dim)
       return c.t.PinAll(ids, Str(c.where(), ": works along a prunable axis"));
-    UnionAlong(c, ids, dim);
-    ids = ids.narrow(dim, 0, 1);
+    ids = Together(c, ids, dim);
   }
   for (const ValueId output : c.op.outputs) c.t.Set(output, ids);
 }
@@ -147,8 +141,7 @@ void Glu(const Call& c) {
 /// Pooling and interpolation: labels must not run over space; the output carries them unchanged.
 void Spatial(const Call& c) {
   const ValueId input = c.op.args.empty() ? kNoValue : std::get<ValueId>(c.op.args[0]);
-  if (c.t.IsFree(input)) c.t.Usable(input, c.op.module_path);  // a table that is resized
-  if (!c.ids(input).defined()) return;
+  if (!Data(c, input).defined()) return;
   const int64_t rank = c.rank(input);
   if (rank < 3 || (!VaryingAxes(c.ids(input)).empty() && c.ids(input).size(1) == 1))
     return PinInputs(c, Str(c.where(), ": cut runs over space"));

@@ -24,12 +24,23 @@ void PinInputs(const Call& c, const std::string& reason) {
   for (const Use& use : UsesOf(c.op)) c.t.PinAll(c.ids(use.value), reason);
 }
 
-void Opaque(const Call& c) { PinInputs(c, Str(c.where(), ": no rule for this operator")); }
+void Opaque(const Call& c) {
+  PinInputs(c, Str(c.where(), ": no rule for this operator"));
+  for (const Use& use : UsesOf(c.op)) c.t.SetRigid(use.value, c.index);
+}
 
 bool AnyLabelled(const Call& c) {
   for (const Use& use : UsesOf(c.op))
     if (c.ids(use.value).defined()) return true;
   return false;
+}
+
+const Tensor& Data(const Call& c, ValueId input) {
+  if (c.t.IsFree(input)) {
+    const Tensor own = c.t.Usable(input, c.op.module_path);
+    if (c.t.IsStored(input)) c.t.Set(input, own);
+  }
+  return c.ids(input);
 }
 
 void CopyLabels(const Call& c) {
@@ -102,11 +113,13 @@ void SetFresh(const Call& c, int64_t axis_position, const std::vector<int64_t>& 
   c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), axis_position, ids));
 }
 
-void UnionAlong(const Call& c, const Tensor& ids, int64_t axis) {
-  const Tensor all = ids.contiguous();
-  const Tensor first = ids.narrow(axis, 0, 1).expand(ids.sizes()).contiguous();
+Tensor Together(const Call& c, const Tensor& ids, int64_t axis) {
+  const Tensor one = ids.narrow(axis, 0, 1);
+  if (ids.size(axis) == 1) return one;
+  const Tensor all = ids.contiguous(), first = one.expand(ids.sizes()).contiguous();
   for (int64_t i = 0; i < all.numel(); ++i)
     c.t.Union(all.const_data_ptr<int64_t>()[i], first.const_data_ptr<int64_t>()[i]);
+  return one;
 }
 
 Tensor Align(const Tensor& ids, int64_t rank) {
@@ -132,10 +145,7 @@ Tensor Remaining(const Call& c, const Tensor& ids, const std::vector<int64_t>& a
   if (std::find(reduced.begin(), reduced.end(), inner) != reduced.end())
     return c.t.Slabs(ids, kept);
   Tensor left = ids;
-  for (const int64_t axis : reduced) {
-    UnionAlong(c, left, axis);
-    left = left.narrow(axis, 0, 1);
-  }
+  for (const int64_t axis : reduced) left = Together(c, left, axis);
   return left;
 }
 
@@ -248,9 +258,16 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
   if (op.outputs.empty()) return;  // an assertion: computes nothing
   const Call call{tracer, op_index, op};
   const auto rule = rules->find(call.name());
-  if (rule == rules->end()) return Opaque(call);
-  rule->second(call);
+  if (rule == rules->end())
+    Opaque(call);
+  else
+    rule->second(call);
   const std::vector<Use> uses = UsesOf(tracer.network().graph.ops[static_cast<size_t>(op_index)]);
+  if (std::ranges::none_of(op.outputs, [&](ValueId output) {
+        return tracer.labels(output).defined() || tracer.IsMovedStored(output);
+      }))
+    for (const Use& use : uses)
+      if (!tracer.IsKnown(use.value)) tracer.SetRigid(use.value, op_index);
   if (!uses.empty() &&
       std::ranges::all_of(uses, [&](const Use& use) { return tracer.IsFree(use.value); }))
     for (const ValueId output : op.outputs) tracer.SetFree(output);

@@ -47,6 +47,9 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index);
 void PinInputs(const Call& c, const std::string& reason);
 void Opaque(const Call& c);  ///< no rule: pins everything the op reads
 bool AnyLabelled(const Call& c);
+/// Labels of what an op works on, which may have been made of stored tensors alone: a query that is
+/// learned, a table that is resized.
+const Tensor& Data(const Call& c, ValueId input);
 /// Output 0 gets the labels of the first argument.
 void CopyLabels(const Call& c);
 /// Labels of a value that is moved, at full size. A stored tensor that is moved before it is used
@@ -63,8 +66,8 @@ void Tie(const Call& c, const std::vector<int64_t>& ids, const std::vector<int64
 void TieBias(const Call& c, ValueId bias, const std::vector<int64_t>& rows);
 /// Output 0 gets these labels along one axis.
 void SetFresh(const Call& c, int64_t axis_position, const std::vector<int64_t>& ids);
-/// Makes everything along an axis go together.
-void UnionAlong(const Call& c, const Tensor& ids, int64_t axis);
+/// Makes everything along an axis go together; it becomes size 1.
+Tensor Together(const Call& c, const Tensor& ids, int64_t axis);
 /// Right-aligns labels with a broadcast result of `rank` axes.
 Tensor Align(const Tensor& ids, int64_t rank);
 /// Element-wise meeting of two operands (labels may be undefined, sizes are the real ones, all of

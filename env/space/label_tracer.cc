@@ -28,7 +28,36 @@ void LabelTracer::Run() {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < network_.graph.ops.size(); ++i)
     ApplyLabelRule(*this, static_cast<int32_t>(i));
+  for (const auto& [value, op] : rigid_)
+    PinRigid(value, network_.graph.ops[static_cast<size_t>(op)]);
   for (const ValueId output : network_.graph.outputs) PinAll(labels(output).ids, "network output");
+}
+
+ValueId LabelTracer::StoredSource(ValueId value) const {
+  for (auto moved = moved_.find(value); moved != moved_.end(); moved = moved_.find(value))
+    value = moved->second.source;
+  return value;
+}
+
+bool LabelTracer::IsKnown(ValueId value) const {
+  if (labels(value).defined()) return true;
+  const ValueId stored = StoredSource(value);
+  return IsStored(stored) && stored_axes_.contains(StoredName(stored));
+}
+
+void LabelTracer::PinRigid(ValueId value, const Op& op) {
+  const std::string reason =
+      Str(op.target(), " at '", op.module_path, "': reads it with data that cannot be cut");
+  if (labels(value).defined()) return PinAll(labels(value).ids, reason);
+  const ValueId stored = StoredSource(value);
+  if (!IsStored(stored)) return;
+  const auto places = stored_axes_.find(StoredName(stored));
+  if (places == stored_axes_.end()) return;
+  for (const int32_t place : places->second) {
+    if (place < 0) continue;
+    const CoordinateAxis& axis = axes_[static_cast<size_t>(place)];
+    PinAll(Make(Ids(axis), {axis.count}), reason);
+  }
 }
 
 CoordinateAxis& LabelTracer::AddAxis(CoordinateAxis axis) {

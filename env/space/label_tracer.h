@@ -120,6 +120,12 @@ class LabelTracer {
     return IsStored(value) || IsMovedStored(value) || free_.contains(value);
   }
   void SetFree(ValueId value) { free_.insert(value); }
+  /// `op` takes a free value as it is: it cannot be cut, whatever it meets elsewhere.
+  void SetRigid(ValueId value, int32_t op) {
+    if (IsFree(value)) rigid_.push_back({value, op});
+  }
+  /// Whether a value, or the stored tensor it was moved from, has coordinates yet.
+  bool IsKnown(ValueId value) const;
   /// Coordinates along an axis of a layer's weight: a stored tensor's own, or those that were moved
   /// there. Empty when the axis is not a slice of one stored axis.
   std::vector<int64_t> WeightIds(ValueId value, int64_t axis, MemberRole role, bool is_root,
@@ -164,6 +170,8 @@ class LabelTracer {
 
  private:
   Tensor StoredElements(ValueId value, const std::string& layer);
+  ValueId StoredSource(ValueId value) const;  ///< what it was moved from, or itself
+  void PinRigid(ValueId value, const Op& op);
   /// The stored tensor, its axis, and the index on it of every place along `axis` of a moved value.
   struct Origin {
     ValueId stored = kNoValue;
@@ -198,6 +206,7 @@ class LabelTracer {
   };
   std::map<ValueId, Moved> moved_;
   std::set<ValueId> free_;
+  std::vector<std::pair<ValueId, int32_t>> rigid_;  // value, op
 };
 
 }  // namespace espalier

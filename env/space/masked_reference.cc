@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <limits>
+#include <tuple>
+
 #include "env/base/error.h"
 #include "env/graph/merged_batch.h"
 
@@ -60,8 +63,44 @@ Tensor MaskedGroupNorm(const Tensor& x, const Tensor& mask, int64_t groups,
                 shaped(bias));
 }
 
-Tensor MaskedMeanOp(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, bool keepdim) {
-  return MaskedMean(x, mask, dims, keepdim);
+/// Variance and mean; as many entries as `correction` says are taken off the divisor.
+std::tuple<Tensor, Tensor> MaskedVarMean(const Tensor& x, const Tensor& mask, at::IntArrayRef dims,
+                                         double correction, bool keepdim) {
+  const Tensor weight = SpreadOverBatch(mask, x.sizes()).to(x.scalar_type()).expand(x.sizes());
+  const Tensor mean = MaskedMean(x, mask, dims, true);
+  const Tensor squares = (x - mean).square() * weight;
+  return {squares.sum(dims, keepdim) / (weight.sum(dims, keepdim) - correction).clamp_min(0),
+          MaskedMean(x, mask, dims, keepdim)};
+}
+
+std::tuple<Tensor, Tensor> MaskedStdMean(const Tensor& x, const Tensor& mask, at::IntArrayRef dims,
+                                         double correction, bool keepdim) {
+  const auto [variance, mean] = MaskedVarMean(x, mask, dims, correction, keepdim);
+  return {variance.sqrt(), mean};
+}
+
+Tensor MaskedVar(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, double correction,
+                 bool keepdim) {
+  return std::get<0>(MaskedVarMean(x, mask, dims, correction, keepdim));
+}
+
+Tensor MaskedStd(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, double correction,
+                 bool keepdim) {
+  return MaskedVar(x, mask, dims, correction, keepdim).sqrt();
+}
+
+Tensor Without(const Tensor& x, const Tensor& mask, double filler) {
+  return x.masked_fill(SpreadOverBatch(mask, x.sizes()).logical_not(), filler);
+}
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+Tensor MaskedMax(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, bool keepdim) {
+  return Without(x, mask, -kInfinite).amax(dims, keepdim);
+}
+
+Tensor MaskedMin(const Tensor& x, const Tensor& mask, at::IntArrayRef dims, bool keepdim) {
+  return Without(x, mask, kInfinite).amin(dims, keepdim);
 }
 
 Tensor Keep(const Tensor& x, const Tensor& mask) { return x * SpreadOverBatch(mask, x.sizes()); }
@@ -79,7 +118,18 @@ TORCH_LIBRARY(espalier_masked, library) {
       "group_norm(Tensor x, Tensor mask, int groups, Tensor? weight, Tensor? bias, float eps) -> "
       "Tensor",
       MaskedGroupNorm);
-  library.def("mean(Tensor x, Tensor mask, int[] dims, bool keepdim) -> Tensor", MaskedMeanOp);
+  library.def("mean(Tensor x, Tensor mask, int[] dims, bool keepdim) -> Tensor", MaskedMean);
+  library.def("max(Tensor x, Tensor mask, int[] dims, bool keepdim) -> Tensor", MaskedMax);
+  library.def("min(Tensor x, Tensor mask, int[] dims, bool keepdim) -> Tensor", MaskedMin);
+  const auto moments = [&](const char* name, const char* results, auto function) {
+    const std::string schema = Str(
+        name, "(Tensor x, Tensor mask, int[] dims, float correction, bool keepdim) -> ", results);
+    library.def(schema.c_str(), function);
+  };
+  moments("var", "Tensor", MaskedVar);
+  moments("std", "Tensor", MaskedStd);
+  moments("var_mean", "(Tensor, Tensor)", MaskedVarMean);
+  moments("std_mean", "(Tensor, Tensor)", MaskedStdMean);
 }
 
 /// The mask in the shape in which it broadcasts to the argument.
@@ -93,6 +143,19 @@ Tensor MaskOf(const ReadPoint& point, const std::vector<uint8_t>& mask, size_t r
   bool* entry = kept.mutable_data_ptr<bool>();
   for (const int32_t unit : point.unit) *entry++ = unit < 0 || mask[static_cast<size_t>(unit)];
   return kept;
+}
+
+/// The axes an op reduces over, as a list.
+c10::IValue Dims(const Op& op) {
+  const c10::IValue& dim = op.Constant("dim");
+  return dim.isInt() ? c10::IValue(std::vector<int64_t>{dim.toInt()}) : dim;
+}
+
+/// What an op takes off the divisor of its variance: 1 unless it says otherwise.
+double Correction(const Op& op) {
+  if (op.ArgIndex("unbiased") >= 0) return op.Constant("unbiased").toBool() ? 1 : 0;
+  const c10::IValue& correction = op.Constant("correction");
+  return correction.isNone() ? 1 : correction.toScalar().toDouble();
 }
 
 class Masker {
@@ -156,19 +219,25 @@ class Masker {
     const auto arg = [&](const char* name) {
       return op.args[static_cast<size_t>(op.ArgIndex(name))];
     };
-    const std::string name = op.handle.operator_name().name;
+    std::string name = op.handle.operator_name().name.substr(6);  // without "aten::"
     std::vector<Arg> args;
-    if (name == "aten::layer_norm")
+    if (name == "layer_norm")
       args = {input, value, arg("normalized_shape"), arg("weight"), arg("bias"), arg("eps")};
-    else if (name == "aten::rms_norm")
+    else if (name == "rms_norm")
       args = {input, value, arg("normalized_shape"), arg("weight"), arg("eps")};
-    else if (name == "aten::group_norm")
+    else if (name == "group_norm")
       args = {input, value, arg("num_groups"), arg("weight"), arg("bias"), arg("eps")};
-    else if (name == "aten::mean")
-      args = {input, value, arg("dim"), arg("keepdim")};
-    else
+    else if (name == "mean")
+      args = {input, value, Dims(op), arg("keepdim")};
+    else if (name == "var" || name == "std" || name == "var_mean" || name == "std_mean")
+      args = {input, value, Dims(op), c10::IValue(Correction(op)), arg("keepdim")};
+    else if (name == "max" || name == "amax" || name == "min" || name == "amin") {
+      args = {input, value, Dims(op), arg("keepdim")};
+      name = name.substr(name.size() - 3);
+      op.outputs.resize(1);  // where the largest was found is not asked for
+    } else
       throw Error(ErrorKind::kModel, Str("no masked form of ", op.target()));
-    op.handle = FindOperator("espalier_masked::" + name.substr(6), "");
+    op.handle = FindOperator("espalier_masked::" + name, "");
     op.args = std::move(args);
   }
 

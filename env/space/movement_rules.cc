@@ -44,7 +44,7 @@ void Reshape(const Call& c) {
   // has to be the same in each of its blocks.
   const std::vector<int64_t> from = VaryingAxes(before), to = VaryingAxes(after);
   if (from.size() > to.size() && c.t.InnerAxis(before) != from.back())
-    UnionAlong(c, before, from.back());
+    Together(c, before, from.back());
   c.t.Set(c.out(), after);
 }
 
@@ -65,10 +65,7 @@ void PixelShuffle(const Call& c) {
   Move(c);
   Tensor ids = c.ids(c.out());
   if (!ids.defined()) return;
-  for (const int64_t axis : {c.out_rank() - 2, c.out_rank() - 1}) {
-    UnionAlong(c, ids, axis);
-    ids = ids.narrow(axis, 0, 1);
-  }
+  for (const int64_t axis : {c.out_rank() - 2, c.out_rank() - 1}) ids = Together(c, ids, axis);
   c.t.Set(c.out(), ids);
 }
 
@@ -77,10 +74,16 @@ void PixelShuffle(const Call& c) {
 void Expand(const Call& c) {
   const ValueId input = std::get<ValueId>(c.op.args[0]);
   const Tensor labels = FullLabels(c, input);
-  if (labels.defined()) return SetMoved(c, c.out(), labels.expand(c.out_sizes()));
-  if (c.name() != "aten::expand_as" || c.t.IsFree(input)) return;
-  const Tensor& other = c.ids(c.op.ValueArg("other"));
-  if (!other.defined() || VaryingAxes(other).size() != 1) return;
+  const Tensor other = c.name() == "aten::expand_as" ? c.ids(c.op.ValueArg("other")) : Tensor();
+  if (labels.defined()) {
+    // Numbers for slabs of the other's units, spread over those very units again.
+    const auto varying = VaryingAxes(c.ids(input));
+    if (other.defined() && c.rank(input) == c.out_rank() && !varying.empty() &&
+        c.t.Slabs(other, varying).equal(c.ids(input)))
+      return c.t.Set(c.out(), other);
+    return SetMoved(c, c.out(), labels.expand(c.out_sizes()));
+  }
+  if (!other.defined() || VaryingAxes(other).size() != 1 || c.t.IsFree(input)) return;
   const int64_t axis = VaryingAxes(other).front(), own = axis - (c.out_rank() - c.rank(input));
   if (own >= 0 && c.t.sizes(input)[static_cast<size_t>(own)] != 1) return;
   const auto& spread = c.t.PhantomAxis(c.out_sizes()[static_cast<size_t>(axis)], c.op.module_path);
@@ -126,10 +129,17 @@ void Join(const Call& c) {
   const bool is_stack = c.name() == "aten::stack";
   const int64_t rank = c.out_rank(), dim = c.Dim("dim", rank);
   std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
+  // Tokens that are learned have units of their own only where the others have.
+  const bool tokens = !is_stack && std::ranges::any_of(values, [&](ValueId value) {
+    return c.ids(value).defined() && !c.t.IsFree(value);
+  }) && std::ranges::none_of(values, [&](ValueId value) {
+    return c.ids(value).defined() && !c.t.IsFree(value) && c.ids(value).size(dim) > 1;
+  });
   std::vector<Tensor> parts;
   for (const ValueId value : values) {  // the common shape of all operands off the joined axis
     Tensor ids = c.ids(value);
     if (!ids.defined()) ids = c.t.Usable(value, c.op.module_path);
+    if (ids.defined() && tokens && c.t.IsFree(value)) ids = Together(c, ids, dim);
     if (!ids.defined())
       ids = at::full(std::vector<int64_t>(c.t.sizes(value).size(), 1), -1, at::kLong);
     if (is_stack) ids = ids.unsqueeze(dim);

@@ -33,20 +33,17 @@ bool TieChannels(const Call& c, const std::vector<int64_t>& ids,
 
 void PerChannel(const Call& c) {  // batch_norm, instance_norm
   const ValueId input = c.op.ValueArg("input");
+  const bool labelled = Data(c, input).defined();
   const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
   if (!TieChannels(c, ids, {"weight", "bias", "running_mean", "running_var"})) return Opaque(c);
-  if (c.ids(input).defined()) c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), 1, ids));
+  if (labelled) c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), 1, ids));
 }
 
 void LastAxes(const Call& c) {  // layer_norm, rms_norm
   const ValueId input = c.op.ValueArg("input");
-  const Tensor ids = c.ids(input);
+  const Tensor ids = Data(c, input);
   if (!ids.defined()) {
-    for (const char* name : {"weight", "bias"})
-      if (c.op.ArgIndex(name) >= 0 && c.t.IsStored(c.op.ValueArg(name)))
-        if (const auto* axis = c.t.FindAxis(c.t.StoredName(c.op.ValueArg(name)), 0))
-          for (int64_t i = 0; i < axis->count; ++i)
-            c.t.Pin(axis->first + i, Str(c.where(), ": normalises data that cannot be cut"));
+    for (const Use& use : UsesOf(c.op)) c.t.SetRigid(use.value, c.index);
     return;
   }
   const auto shape = c.op.Constant("normalized_shape").toIntVector();
@@ -82,7 +79,7 @@ void LastAxes(const Call& c) {  // layer_norm, rms_norm
 
 void GroupNorm(const Call& c) {
   const ValueId input = c.op.ValueArg("input");
-  if (!c.ids(input).defined()) return;
+  if (!Data(c, input).defined()) return;
   const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
   if (!TieChannels(c, ids, {"weight", "bias"})) return Opaque(c);
   c.t.AddRuns(ids, c.op.Constant("num_groups").toInt(), c.where());

@@ -150,7 +150,7 @@ void Index(const Call& c) {
     if (c.t.MetaOf(indices[i]).dtype == at::kBool) return Opaque(c);
   }
   if (is_table) {
-    for (const int64_t axis : indexed) UnionAlong(c, labels, axis);
+    for (const int64_t axis : indexed) Together(c, labels, axis);
     labels = c.t.Canonical(labels).expand(c.t.sizes(input));
   }
   const Tensor compressed = Compress(labels);
