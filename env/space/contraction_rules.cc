@@ -189,21 +189,29 @@ Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows,
 
 /// matmul, bmm, mm; baddbmm adds to it.
 void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
-  if (c.rank(a) < 2 || c.rank(b) < 2) return Opaque(c);
+  if (c.rank(a) < 1 || c.rank(b) < 1) return Opaque(c);
   if (IsWeight(c, b) && c.rank(b) == 2 && added == kNoValue && !IsWeight(c, a))
     return Dense(c, a, b, kNoValue, 0);
-  const int64_t rank = c.out_rank();
+  // A vector is a matrix of one row on the left, of one column on the right.
+  const bool row = c.rank(a) == 1, column = c.rank(b) == 1;
+  const int64_t rank = c.out_rank() + row + column;
   const auto operand = [&](ValueId value) {
-    return Align(c.t.Usable(value, c.op.module_path), rank);
+    Tensor ids = c.t.Usable(value, c.op.module_path);
+    if (ids.defined() && column && value == b) ids = ids.unsqueeze(-1);
+    return Align(ids, rank);
   };
+  std::vector<int64_t> b_sizes = c.t.sizes(b);
+  if (column) b_sizes.push_back(1);
   int32_t use = 0;
   for (const Use& each : UsesOf(c.op))
     if (each.value == a) use = each.arg;
   Tensor left = operand(a), right = operand(b);
   if (c.t.IsFree(a) && !c.t.IsFree(b)) left = Narrowed(c, left, right, rank - 2, {rank - 1});
   if (c.t.IsFree(b) && !c.t.IsFree(a)) right = Narrowed(c, right, left, rank - 1, {rank - 2});
-  Tensor made = Product(c, use, left, Widened(c.t.sizes(a), rank), right,
-                        Widened(c.t.sizes(b), rank), c.rank(a));
+  Tensor made =
+      Product(c, use, left, Widened(c.t.sizes(a), rank), right, Widened(b_sizes, rank), c.rank(a));
+  if (made.defined() && column) made = made.squeeze(-1);
+  if (made.defined() && row) made = made.squeeze(column ? -1 : -2);
   if (added != kNoValue)
     made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank), Widened(c.t.sizes(added), rank));
   SetProduct(c, made);
@@ -268,6 +276,17 @@ void Attention(const Call& c) {
   SetProduct(c, made);
 }
 
+/// "..." by letters of its own for `rank` axes in all; counted from the last, so that operands of
+/// several ranks meet as they broadcast.
+std::string WithoutEllipsis(const std::string& letters, int64_t rank) {
+  const size_t at = letters.find("...");
+  if (at == std::string::npos) return letters;
+  std::string filled;
+  for (auto i = rank - static_cast<int64_t>(letters.size() - 3); i > 0; --i)
+    filled += static_cast<char>('0' + i);  // no letter of an equation
+  return letters.substr(0, at) + filled + letters.substr(at + 3);
+}
+
 /// einsum of two operands, as the product it is: letters of both and the result are batch, of both
 /// only are contracted.
 void Einsum(const Call& c) {
@@ -277,11 +296,11 @@ void Einsum(const Call& c) {
   std::string text = equation->toStringRef();
   std::erase(text, ' ');
   const size_t comma = text.find(','), arrow = text.find("->");
-  if (comma == std::string::npos || arrow == std::string::npos ||
-      text.find('.') != std::string::npos)
-    return Opaque(c);
-  const std::string left = text.substr(0, comma), right = text.substr(comma + 1, arrow - comma - 1);
-  const std::string result = text.substr(arrow + 2);
+  if (comma == std::string::npos || arrow == std::string::npos) return Opaque(c);
+  const std::string left = WithoutEllipsis(text.substr(0, comma), c.rank(operands->ids[0]));
+  const std::string right =
+      WithoutEllipsis(text.substr(comma + 1, arrow - comma - 1), c.rank(operands->ids[1]));
+  const std::string result = WithoutEllipsis(text.substr(arrow + 2), c.out_rank());
   std::string all = result;  // result letters, then the contracted ones
   for (const char letter : left + right)
     if (all.find(letter) == std::string::npos) all += letter;

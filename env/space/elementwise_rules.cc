@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
 
 #include "env/space/label_rules.h"
 
@@ -48,7 +49,29 @@ void Narrow(const Call& c, Operand& stored, const Tensor& other) {
   if (VaryingAxes(stored.ids).empty()) stored.ids = Tensor();
 }
 
-void MeetAll(const Call& c, const std::vector<ValueId>& values) {
+/// A constant that the graph computes becomes a buffer, which can be cut, where units meet it.
+void StoreConstants(const Call& c, std::vector<ValueId>& values) {
+  std::set<int64_t> cut;  // axes, from the last
+  for (const ValueId value : values)
+    if (c.ids(value).defined())
+      for (const int64_t axis : VaryingAxes(c.ids(value))) cut.insert(axis - c.rank(value));
+  const auto runs_along = [&](ValueId value) {
+    return std::ranges::any_of(cut, [&](int64_t axis) {
+      return axis + c.rank(value) >= 0 &&
+             c.t.sizes(value)[static_cast<size_t>(axis + c.rank(value))] > 1;
+    });
+  };
+  for (ValueId& value : values) {
+    if (c.ids(value).defined() || c.t.IsFree(value) || !runs_along(value)) continue;
+    const ValueId stored = c.t.StoreConstant(value, c.op.module_path);
+    if (stored == kNoValue) continue;
+    for (const Use& use : UsesOf(c.op))
+      if (use.value == value) c.Mutable().args[static_cast<size_t>(use.arg)] = stored;
+    value = stored;
+  }
+}
+
+void MeetAll(const Call& c, std::vector<ValueId> values) {
   // What is computed of free tensors alone may meet labels later.
   const bool free = !c.name().ends_with("_") && std::ranges::all_of(values, [&](ValueId value) {
     return c.rank(value) == 0 || c.t.IsFree(value);
@@ -62,6 +85,7 @@ void MeetAll(const Call& c, const std::vector<ValueId>& values) {
     for (const ValueId value : values) c.t.SetRigid(value, c.index);
     return;
   }
+  if (!free) StoreConstants(c, values);
   const int64_t rank = c.out_rank();
   // The labelled operands first, so that stored ones see all that is known; numbers last.
   std::vector<ValueId> order = values;

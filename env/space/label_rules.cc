@@ -228,14 +228,17 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
     return false;
   };
   const bool a_misses = misses(a_sizes, b), b_misses = misses(b_sizes, a);
-  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut
+  if (a_misses && b_misses) {  // one tensor cannot carry both: the one with more stays a cut
+    const bool first = a.numel() >= b.numel();
+    const Tensor &stays = first ? a : b, &goes = first ? b : a;
+    const std::vector<int64_t>& sizes = first ? b_sizes : a_sizes;
     const std::string reason = Str(c.where(), ": outer product of two cuts");
     std::vector<int64_t> common;
-    for (const int64_t axis : VaryingAxes(a))
-      if (b_sizes[static_cast<size_t>(axis)] > 1) common.push_back(axis);
-    c.t.PinAll(b, reason);
-    PinSlabs(c, a, common, reason);
-    return a;
+    for (const int64_t axis : VaryingAxes(stays))
+      if (sizes[static_cast<size_t>(axis)] > 1) common.push_back(axis);
+    c.t.PinAll(goes, reason);
+    PinSlabs(c, stays, common, reason);
+    return stays;
   }
   if (b_misses) return MeetBroadcast(c, a, b, b_sizes);
   if (a_misses) return MeetBroadcast(c, b, a, a_sizes);

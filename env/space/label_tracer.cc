@@ -8,6 +8,7 @@
 
 #include "env/base/error.h"
 #include "env/space/add_buffer.h"
+#include "env/space/constants.h"
 #include "env/space/label_rules.h"
 
 namespace espalier {
@@ -336,6 +337,19 @@ const CoordinateAxis* LabelTracer::FindAxis(const std::string& parameter, int64_
 
 const CoordinateAxis* LabelTracer::FindElements(const std::string& parameter) const {
   return FindAxis(parameter, -1);
+}
+
+ValueId LabelTracer::StoreConstant(ValueId value, const std::string& layer) {
+  const auto [known, fresh] = constants_.try_emplace(value, kNoValue);
+  if (!fresh) return known->second;
+  int64_t count = 1;
+  for (const int64_t size : sizes(value)) count *= size;
+  if (count <= 1 || count > kMostElements || !at::isFloatingType(MetaOf(value).dtype))
+    return kNoValue;
+  const Tensor constant = ConstantValue(network_, value);
+  if (constant.defined())
+    known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant", constant);
+  return known->second;
 }
 
 ValueId LabelTracer::AddBuffer(const std::string& name, const Tensor& tensor) {

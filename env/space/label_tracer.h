@@ -166,6 +166,10 @@ class LabelTracer {
   /// A new buffer of the network and the value that reads it.
   ValueId AddBuffer(const std::string& name, const Tensor& tensor);
 
+  /// A buffer with what ops made of literals alone, once for all its readers; kNoValue for other
+  /// values, and where one number serves all.
+  ValueId StoreConstant(ValueId value, const std::string& layer);
+
   int64_t InnerAxis(const Tensor& ids);
 
  private:
@@ -207,6 +211,7 @@ class LabelTracer {
   std::map<ValueId, Moved> moved_;
   std::set<ValueId> free_;
   std::vector<std::pair<ValueId, int32_t>> rigid_;  // value, op
+  std::map<ValueId, ValueId> constants_;            // computed -> stored, or kNoValue
 };
 
 }  // namespace espalier

@@ -156,3 +156,39 @@ class SharedWithInput(nn.Module):
     def forward(self, x):
         x = self.a(x) + self.shift + (x + self.shift).mean((1, 2), keepdim=True)
         return self.out(F.gelu(self.inner(x)))
+
+
+@micro(sequence(6), cut=["embed", "inner"])
+class MixedStreams(nn.Module):
+    """Hyper-connections: several copies of the trunk, mixed by weights that each place computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(6, WIDTH), nn.LayerNorm(WIDTH)
+        self.alpha, self.beta = nn.Parameter(torch.randn(WIDTH, 3)), nn.Parameter(torch.randn(WIDTH))
+        self.inner, self.outer, self.out = nn.Linear(WIDTH, 24), nn.Linear(24, WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, x):
+        x = torch.stack((self.embed(x), self.embed(x + 1)), dim=-2)  # [B, T, streams, WIDTH]
+        normed = self.norm(x)
+        mixed = torch.einsum("...ab,...ac->...bc", (normed @ self.alpha).tanh(), x)
+        x, rest = mixed[..., 0, :], mixed[..., 1:, :]
+        x = self.outer(F.gelu(self.inner(x)))
+        x = torch.einsum("abc,abd->abdc", x, normed @ self.beta) + rest
+        return self.out(x.sum(-2))
+
+
+@micro(sequence(6), cut=["embed", "inner"])
+class ComputedPlaces(nn.Module):
+    """Sinusoidal places that every forward computes anew, of nothing but numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(6, WIDTH), nn.LayerNorm(WIDTH)
+        self.inner, self.out = nn.Linear(WIDTH, 24), nn.Linear(24, 5)
+
+    def forward(self, x):
+        speeds = torch.exp(torch.arange(0, WIDTH, 2) * (-9.0 / WIDTH))
+        angles = torch.arange(6)[:, None] * speeds
+        x = self.embed(x) + torch.cat((angles.sin(), angles.cos()), dim=-1)
+        return self.out(F.gelu(self.inner(self.norm(x))).mean(1))
