@@ -2,8 +2,7 @@
 """Cuts an eager PyTorch model as a plan.json says; it keeps its class, and so its .train(). As a script:
 apply_plan.py PLAN.json MODULE:FUNCTION OUT.pt, where FUNCTION() makes the uncut model. Numbers in forward()
 that change are refused by name, unless follows=["view_3"] or ["*"] says that they come from shapes."""
-import importlib, json, sys, torch  # noqa: E401
-nn = torch.nn
+import importlib, json, sys, torch, torch.nn as nn  # noqa: E401
 # Arguments of operators that these layers hold in attributes; axes of the weight that others name.
 LAYERS = {"groups": ("groups", nn.modules.conv._ConvNd), "num_groups": ("num_groups", nn.GroupNorm),
           "normalized_shape": ("normalized_shape", (nn.LayerNorm, nn.RMSNorm)),
@@ -37,6 +36,7 @@ def apply_plan(model, plan, follows=()):
     named = {name: tensor for _, _, name, tensor in slots if torch.is_tensor(tensor)}
     numbered = plan.get("renumbered", {})
     wrong = [f"it has no tensor '{name}'" for name in {**plan["kept"], **numbered} if name not in named]
+    wrong += [f"it computes '{name}' anew in every forward" for name in plan.get("folded", [])]
     for edit in plan["edits"]:
         layer, (name, kind) = modules.get(edit["module"]), LAYERS.get(edit["argument"], ("", ()))
         if isinstance(layer, kind):

@@ -124,7 +124,7 @@ class ProgramPatcher {
 
   // ---- stored tensors ----
 
-  /// New stored tensors become buffers in front of the inputs; sizes follow the store.
+  /// New stored tensors stand in front of the inputs; sizes follow the store.
   void PatchStored() {
     ordered_json& specs = program_["graph_module"]["signature"]["input_specs"];
     ordered_json& inputs = graph_["inputs"];
@@ -159,13 +159,19 @@ class ProgramPatcher {
       if (listed[name]) continue;
       listed[name] = true;
       const auto at = static_cast<std::ptrdiff_t>(first_input++);
+      inputs.insert(inputs.begin() + at, TensorArgument(name));
+      if (values[id].kind == ValueKind::kParameter) {
+        specs.insert(
+            specs.begin() + at,
+            {{"parameter", {{"arg", {{"name", name}}}, {"parameter_name", values[id].target}}}});
+        continue;
+      }
       const bool persistent = network_.store.Kind(values[id].target) != StoreKind::kConstant;
       const ordered_json spec = {{"buffer",
                                   {{"arg", {{"name", name}}},
                                    {"buffer_name", values[id].target},
                                    {"persistent", persistent}}}};
       specs.insert(specs.begin() + at, spec);
-      inputs.insert(inputs.begin() + at, TensorArgument(name));
     }
   }
 

@@ -143,10 +143,16 @@ void SetProduct(const Call& c, const Tensor& made) {
 
 /// Labels of A @ B, where A is [.., m, k] and B [.., k, n], both of rank c.out_rank().
 /// `a_use` is the argument that carries A: it is gated where the contracted axis is prunable.
-Tensor Product(const Call& c, int32_t a_use, const Tensor& a, const std::vector<int64_t>& a_sizes,
-               const Tensor& b, const std::vector<int64_t>& b_sizes, int64_t a_rank) {
+Tensor Product(const Call& c, int32_t a_use, Tensor a, const std::vector<int64_t>& a_sizes,
+               Tensor b, const std::vector<int64_t>& b_sizes, int64_t a_rank) {
   const auto rank = static_cast<int64_t>(a_sizes.size());
   const int64_t m = rank - 2, k = rank - 1;
+  // Parts of the contracted axis that have coordinates of their own (tokens that are learned before
+  // others) are summed up: what stands across them goes together.
+  if (VariesAlong(a, k) && VariesAlong(a, m) && !VariesAlong(b, m) && c.t.InnerAxis(a) == m)
+    a = Together(c, a, k);
+  else if (VariesAlong(b, m) && VariesAlong(b, k) && !VariesAlong(a, k) && c.t.InnerAxis(b) == k)
+    b = Together(c, b, m);
   if (VariesAlong(a, k) || VariesAlong(b, rank - 2)) {
     // Rows of A and columns of B all meet: over them the coupling is the same.
     if (VariesAlong(a, m) && VariesAlong(a, k))

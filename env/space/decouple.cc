@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 
-#include "env/space/add_buffer.h"
 #include "env/space/branches.h"
+#include "env/space/rewrite.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -23,9 +23,9 @@ Network DecoupleResiduals(const Network& network) {
     // In place, the operand that is overwritten has to be the trunk, or later reads would change.
     if (branch < 0 || (name == "aten::add_" && branch != 1)) continue;
     const int64_t dim = sizes.size() == 4 ? 1 : static_cast<int64_t>(sizes.size()) - 1;
-    const ValueId index = AddBuffer(
+    const ValueId index = AddStored(
         rewritten, (op.module_path.empty() ? op.name : op.module_path) + ".residual_index",
-        at::arange(sizes[static_cast<size_t>(dim)]));
+        at::arange(sizes[static_cast<size_t>(dim)]), StoreKind::kBuffer);
     op.handle = FindOperator("aten::index_add", "");
     op.args = {branch == 1 ? a : b, c10::IValue(dim), index, branch == 1 ? b : a, c10::IValue(1)};
   }

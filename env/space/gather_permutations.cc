@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "env/space/add_buffer.h"
+#include "env/space/rewrite.h"
 #include "env/space/space_builder.h"
 
 namespace espalier {
@@ -88,8 +88,8 @@ Network GatherPermutations(Network network, std::vector<ValueMeta>& meta) {
     used.insert(chain.begin(), chain.end());
     Op& op = graph.ops[static_cast<size_t>(found)];
     const ValueId index =
-        AddBuffer(network, (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index",
-                  permutation.second.contiguous());
+        AddStored(network, (op.module_path.empty() ? op.name : op.module_path) + ".shuffle_index",
+                  permutation.second.contiguous(), StoreKind::kBuffer);
     meta.push_back({permutation.second.sizes().vec(), at::kLong});
     op.handle = FindOperator("aten::index_select", "");
     op.args = {start, c10::IValue(permutation.first), index};
@@ -97,23 +97,16 @@ Network GatherPermutations(Network network, std::vector<ValueMeta>& meta) {
   if (used.empty()) return network;
   // What only led to the gathers is not computed any more.
   std::set<ValueId> read(graph.outputs.begin(), graph.outputs.end());
-  std::vector<bool> needed(graph.ops.size(), true);
+  std::vector<bool> gone(graph.ops.size(), false);
   for (size_t i = graph.ops.size(); i-- > 0;) {
-    needed[i] =
-        !used.contains(static_cast<int32_t>(i)) || read.contains(graph.ops[i].outputs.front());
-    if (!needed[i]) continue;
-    for (const Use& use : UsesOf(graph.ops[i])) read.insert(use.value);
-  }
-  std::vector<Op> kept;
-  for (size_t i = 0; i < graph.ops.size(); ++i)
-    if (needed[i])
-      kept.push_back(std::move(graph.ops[i]));
-    else
+    gone[i] =
+        used.contains(static_cast<int32_t>(i)) && !read.contains(graph.ops[i].outputs.front());
+    if (gone[i])
       for (const ValueId output : graph.ops[i].outputs) meta[static_cast<size_t>(output)] = {};
-  graph.ops = std::move(kept);
-  for (size_t i = 0; i < graph.ops.size(); ++i)
-    for (const ValueId output : graph.ops[i].outputs)
-      graph.values[static_cast<size_t>(output)].producer = static_cast<int32_t>(i);
+    else
+      for (const Use& use : UsesOf(graph.ops[i])) read.insert(use.value);
+  }
+  RemoveOps(graph, gone);
   return network;
 }
 

@@ -43,6 +43,11 @@ const Tensor& Data(const Call& c, ValueId input) {
   return c.ids(input);
 }
 
+bool GivesTypeOnly(const Op& op, const Use& use) {
+  const std::string& name = op.handle.operator_name().name;
+  return use.arg != 0 && (name == "aten::type_as" || name == "aten::to");
+}
+
 void CopyLabels(const Call& c) {
   const std::vector<Use> uses = UsesOf(c.op);
   if (uses.empty()) return;
@@ -52,8 +57,7 @@ void CopyLabels(const Call& c) {
   }
   for (const Use& use : uses) {
     if (!c.ids(use.value).defined()) continue;
-    if (use.arg != 0 && (c.name() == "aten::type_as" || c.name() == "aten::to"))
-      continue;  // nothing but the type of the other tensor is taken
+    if (GivesTypeOnly(c.op, use)) continue;
     if (use.arg != 0) return Opaque(c);
     c.t.Set(c.out(), c.ids(use.value));
   }
@@ -228,8 +232,8 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
     return false;
   };
   const bool a_misses = misses(a_sizes, b), b_misses = misses(b_sizes, a);
-  if (a_misses && b_misses) {  // one tensor cannot carry both: the one with more stays a cut
-    const bool first = a.numel() >= b.numel();
+  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut,
+    const bool first = 2 * a.numel() >= b.numel();  // unless it has far fewer
     const Tensor &stays = first ? a : b, &goes = first ? b : a;
     const std::vector<int64_t>& sizes = first ? b_sizes : a_sizes;
     const std::string reason = Str(c.where(), ": outer product of two cuts");
@@ -270,7 +274,8 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
         return tracer.labels(output).defined() || tracer.IsMovedStored(output);
       }))
     for (const Use& use : uses)
-      if (!tracer.IsKnown(use.value)) tracer.SetRigid(use.value, op_index);
+      if (!tracer.IsKnown(use.value) && !GivesTypeOnly(op, use))
+        tracer.SetRigid(use.value, op_index);
   if (!uses.empty() &&
       std::ranges::all_of(uses, [&](const Use& use) { return tracer.IsFree(use.value); }))
     for (const ValueId output : op.outputs) tracer.SetFree(output);

@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "env/base/error.h"
-#include "env/space/add_buffer.h"
 #include "env/space/constants.h"
 #include "env/space/label_rules.h"
+#include "env/space/rewrite.h"
 
 namespace espalier {
 namespace {
@@ -346,16 +346,16 @@ ValueId LabelTracer::StoreConstant(ValueId value, const std::string& layer) {
   for (const int64_t size : sizes(value)) count *= size;
   if (count <= 1 || count > kMostElements || !at::isFloatingType(MetaOf(value).dtype))
     return kNoValue;
-  const Tensor constant = ConstantValue(network_, value);
-  if (constant.defined())
-    known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant", constant);
+  if (const auto ops = OpsOfConstant(network_.graph, value, /*stored=*/false))
+    known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant",
+                              Evaluate(network_, value, *ops));
   return known->second;
 }
 
 ValueId LabelTracer::AddBuffer(const std::string& name, const Tensor& tensor) {
   meta_.push_back({tensor.sizes().vec(), tensor.scalar_type()});
   labels_.emplace_back();
-  return espalier::AddBuffer(network_, name, tensor);
+  return AddStored(network_, name, tensor, StoreKind::kBuffer);
 }
 
 }  // namespace espalier

@@ -182,9 +182,16 @@ class Masker {
   }
 
  private:
-  /// A stored mask for the argument `value`, and the value that reads it.
-  ValueId AddMask(const ReadPoint& point, ValueId value, const Op& op) {
+  /// A stored mask for an argument, and the value that reads it.
+  ValueId AddMask(const ReadPoint& point, const Op& op) {
     const std::string name = Str("espalier_mask.", op.name, ".", count_++);
+    // As it stands in the network: another mask may have been put before the argument.
+    const Arg& arg =
+        space_.network().graph.ops[static_cast<size_t>(point.op)].args[static_cast<size_t>(
+            point.arg)];
+    const auto* list = std::get_if<ValueList>(&arg);
+    const ValueId value =
+        list ? list->ids[static_cast<size_t>(point.element)] : std::get<ValueId>(arg);
     const size_t rank = space_.values()[static_cast<size_t>(value)].sizes.size();
     reference_.store.Add(name, MaskOf(point, mask_, rank), StoreKind::kConstant);
     return AddValue({name, ValueKind::kConstant, name, -1});
@@ -200,7 +207,7 @@ class Masker {
     Arg& arg = op.args[static_cast<size_t>(point.arg)];
     auto* list = std::get_if<ValueList>(&arg);
     ValueId& input = list ? list->ids[static_cast<size_t>(point.element)] : std::get<ValueId>(arg);
-    const ValueId kept = AddMask(point, input, op);
+    const ValueId kept = AddMask(point, op);
     const std::string name = Str("masked_", op.name, "_", count_);
     const ValueId product = AddValue({name, ValueKind::kResult, "", -1});
     ops.push_back({.name = name,
@@ -215,7 +222,7 @@ class Masker {
   void MaskNorm(const ReadPoint& point) {
     Op& op = reference_.graph.ops[static_cast<size_t>(point.op)];
     const ValueId input = std::get<ValueId>(op.args[static_cast<size_t>(point.arg)]);
-    const ValueId value = AddMask(point, input, op);
+    const ValueId value = AddMask(point, op);
     const auto arg = [&](const char* name) {
       return op.args[static_cast<size_t>(op.ArgIndex(name))];
     };

@@ -159,6 +159,7 @@ Plan MakePlan(const Space& space, const Selection& selection) {
   const std::vector<uint8_t> mask = UnitMask(space, selection);
   Plan plan;
   plan.source_name = space.network().name;
+  plan.folded = space.folded();
   const std::vector<uint8_t> effective = EffectiveMask(space, mask);
   FillKept(space, effective, plan);
   for (const Numbering& numbering : space.numberings()) {

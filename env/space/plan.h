@@ -70,6 +70,7 @@ struct Plan {
     std::string module;  ///< Branch::module
   };
   std::vector<BranchRemoved> branches{};
+  std::vector<std::string> folded{};   ///< Space::folded: the network itself computes them
   std::vector<std::string> removed{};  ///< stored tensors that go with them, canonical, sorted
   /// Index buffers (after their own cut) whose entries count along a cut axis: entry e becomes the
   /// position of e in this list of kept coordinates.

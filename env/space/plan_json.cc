@@ -139,6 +139,7 @@ json ToJson(const Plan& plan) {
                             {"argument", edit.argument},
                             {"from", ListOrNumber(edit.from, edit.is_list)},
                             {"to", ListOrNumber(edit.to, edit.is_list)}});
+  if (!plan.folded.empty()) out["folded"] = plan.folded;
   if (plan.branches.empty()) return out;
   for (const Plan::BranchRemoved& branch : plan.branches)
     out["branches"].push_back({{"node", branch.node}, {"module", branch.module}});
@@ -177,9 +178,12 @@ Plan PlanFromJson(const json& in) {
       plan.branches.push_back(
           {Text(Field(branch, path, "node"), path), Text(Field(branch, path, "module"), path)});
     }
-  if (in.contains("removed"))
-    for (const json& name : ListField(in, "", "removed"))
-      plan.removed.push_back(Text(name, ".removed"));
+  const auto names = [&](const char* key, std::vector<std::string>& to) {
+    if (!in.contains(key)) return;
+    for (const json& name : ListField(in, "", key)) to.push_back(Text(name, Str(".", key)));
+  };
+  names("folded", plan.folded);
+  names("removed", plan.removed);
   std::sort(plan.removed.begin(), plan.removed.end());
   if (in.contains("renumbered")) {
     if (!in.at("renumbered").is_object()) Bad(".renumbered", "expected an object");

@@ -10,6 +10,7 @@
 #include "env/base/error.h"
 #include "env/space/branches.h"
 #include "env/space/plan.h"
+#include "env/space/rewrite.h"
 
 // From a plan to smaller tensors and literals.
 
@@ -214,16 +215,8 @@ void RemoveBranches(Network& network, const Plan& plan) {
   const std::vector<bool> gone = OpsGone(graph, plan);
   std::set<std::string> additions;
   for (const Plan::BranchRemoved& branch : plan.branches) additions.insert(branch.node);
-  std::vector<Op> ops;
-  for (size_t i = 0; i < graph.ops.size(); ++i) {
-    if (gone[i]) {
-      for (const ValueId output : graph.ops[i].outputs)
-        graph.values[static_cast<size_t>(output)].producer = -1;
-      continue;
-    }
-    Op& op = ops.emplace_back(std::move(graph.ops[i]));
-    for (const ValueId output : op.outputs)
-      graph.values[static_cast<size_t>(output)].producer = static_cast<int32_t>(ops.size()) - 1;
+  RemoveOps(graph, gone);
+  for (Op& op : graph.ops) {
     if (!additions.contains(op.name)) continue;
     if (op.target() == "aten::add_.Tensor") {
       op.args = {op.args[0]};
@@ -233,7 +226,6 @@ void RemoveBranches(Network& network, const Plan& plan) {
       op.handle = FindOperator("aten::clone", "");
     }
   }
-  graph.ops = std::move(ops);
   const auto is_removed = [&](const std::string& name) {
     return std::binary_search(plan.removed.begin(), plan.removed.end(),
                               network.store.Canonical(name));
@@ -246,21 +238,7 @@ void RemoveBranches(Network& network, const Plan& plan) {
                     Str("the plan removes '", target, "', which op '", op.name, "' reads"),
                     "is this the plan of another network?");
     }
-  for (Value& value : graph.values)
-    if (!value.target.empty() && is_removed(value.target)) {
-      value.kind = ValueKind::kResult;
-      value.target.clear();
-    }
-  ParameterStore left;
-  for (const std::string& name : network.store.names()) {
-    if (is_removed(name)) continue;
-    const std::string& canonical = network.store.Canonical(name);
-    if (canonical == name)
-      left.Add(name, network.store.Get(name), network.store.Kind(name));
-    else
-      left.Tie(name, canonical);
-  }
-  network.store = std::move(left);
+  RemoveStored(network, is_removed);
 }
 
 /// The network with the plan's literals and without its branches; what is stored is still uncut.

@@ -31,10 +31,13 @@ Space BuildSpace(const Network& network, const SpaceOptions& options) {
                 SuggestName(options.attention, {"dims", "heads", "both"}));
   Network own = options.decouple_residuals ? DecoupleResiduals(network) : network;
   std::vector<ValueMeta> meta = InferMeta(own, 1);
+  std::vector<std::string> folded;
+  own = FoldWeights(std::move(own), meta, folded);
   own = GatherPermutations(std::move(own), meta);
   std::vector<Branch> branches;
   if (options.depth) branches = FindBranches(own, meta);
-  return SpaceBuilder(std::move(own), std::move(meta), options).Build(std::move(branches));
+  return SpaceBuilder(std::move(own), std::move(meta), options)
+      .Build(std::move(branches), std::move(folded));
 }
 
 Tensor EffectiveFactors(const Space& space, const Tensor& factors) {

@@ -150,6 +150,8 @@ class Space {
   const std::vector<ReadPoint>& norms() const { return norms_; }
   const std::vector<Numbering>& numberings() const { return numberings_; }
   const std::vector<Branch>& branches() const { return branches_; }
+  /// Stored weights that the given network computes in every forward.
+  const std::vector<std::string>& folded() const { return folded_; }
   const std::vector<ValueShape>& values() const { return values_; }  ///< by ValueId of the network
   int64_t layer_sets() const;                                        ///< distinct Group::layer_set
   int64_t total_units() const { return static_cast<int64_t>(group_of_.size()); }
@@ -169,6 +171,7 @@ class Space {
   std::vector<ReadPoint> reads_, norms_;
   std::vector<Numbering> numberings_;
   std::vector<Branch> branches_;
+  std::vector<std::string> folded_;
   std::vector<int32_t> group_of_, parents_;  // by unit
   std::vector<ValueShape> values_;
   std::vector<int64_t> offsets_;

@@ -31,7 +31,8 @@ SpaceBuilder::SpaceBuilder(Network network, std::vector<ValueMeta> meta,
       }()),
       tracer_(space_.network_, std::move(meta)) {}
 
-Space SpaceBuilder::Build(std::vector<Branch> branches) {
+Space SpaceBuilder::Build(std::vector<Branch> branches, std::vector<std::string> folded) {
+  space_.folded_ = std::move(folded);
   tracer_.Run();
   Exclude();
   classes_.emplace(tracer_);
@@ -220,13 +221,14 @@ void SpaceBuilder::ElementsToAxis(const CoordinateAxis& elements, Member& member
   const auto axis = static_cast<size_t>(cut.axis);
   int64_t inner = 1;
   for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= sizes[d];
-  const int64_t size = cut.blocks > 1 ? elements.count : sizes[axis];
+  const int64_t size = sizes[axis], block = elements.count / cut.blocks;
   const int64_t units = member.units();
   std::vector<int64_t> indices;
   for (int64_t unit = 0; unit < units; ++unit) {
     const auto first = member.indices.begin() + unit * member.per_unit;
     std::vector<int64_t> own(first, first + member.per_unit);
-    for (int64_t& index : own) index = index / inner % size;
+    for (int64_t& index : own)
+      index = index / block * size * (cut.blocks > 1) + index / inner % size;
     std::sort(own.begin(), own.end());
     indices.insert(indices.end(), own.begin(), std::unique(own.begin(), own.end()));
   }

@@ -13,6 +13,12 @@
 
 namespace espalier {
 
+/// Weights of layers that are computed of stored tensors (weight norm, standardised weights,
+/// low-rank updates) are stored as they are: parameters that can be cut, whose names come in
+/// `folded`. meta: kept up to date.
+Network FoldWeights(Network network, std::vector<ValueMeta>& meta,
+                    std::vector<std::string>& folded);
+
 /// Chains of reshapes and transposes whose net effect is a permutation of one axis (channel
 /// shuffle) become one index_select over a stored list: after a cut, order and counts need not be
 /// regular. meta: of the network's values, kept up to date.
@@ -22,7 +28,7 @@ Network GatherPermutations(Network network, std::vector<ValueMeta>& meta);
 class SpaceBuilder {
  public:
   SpaceBuilder(Network network, std::vector<ValueMeta> meta, const SpaceOptions& options);
-  Space Build(std::vector<Branch> branches);
+  Space Build(std::vector<Branch> branches, std::vector<std::string> folded);
 
  private:
   /// (number of an axis, coordinates on it) for every axis that coordinates lie on: units with the

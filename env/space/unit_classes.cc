@@ -100,7 +100,7 @@ UnitClasses::ElementsCut UnitClasses::FindCut(const CoordinateAxis& elements) co
       ClassesOf(at::arange(elements.first, elements.first + elements.count, at::kLong).view(sizes));
   const std::vector<int64_t> varying = VaryingAxes(classes);
   if (varying.size() == 1) return {varying[0], 1};
-  if (varying.size() == 2 && sizes.size() == 2) return {1, sizes[0]};
+  if (varying.size() == 2 && varying[0] == 0) return {varying[1], sizes[0]};
   return {};
 }
 

@@ -173,3 +173,21 @@ class CrossAttentionByHand(nn.Module):
     def forward(self, x, y):
         x, y = self.a(x), self.b(y)
         return self.out(x + self.attention(x, y, y)[0])
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class ScalePerHead(Block):
+    """Norms of queries and keys with a scale for each head and dim, and memories of every head."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.q_scale, self.k_scale = (nn.Parameter(torch.rand(HEADS, 1, WIDTH // HEADS) + 0.5) for _ in range(2))
+        self.keys, self.values = (nn.Parameter(torch.randn(HEADS, 3, WIDTH // HEADS)) for _ in range(2))
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS) for layer in (self.q, self.k, self.v))
+        k, v = (torch.cat((memory.expand(x.shape[0], -1, -1, -1), part), dim=2)
+                for memory, part in zip((self.keys, self.values), (k, v)))
+        q, k = F.normalize(q, dim=-1) * self.q_scale, F.normalize(k, dim=-1) * self.k_scale
+        return self.proj(merge((q @ k.transpose(-2, -1)).softmax(-1) @ v))
