@@ -162,6 +162,14 @@ void CostModel::AddOp(const Space& space, int32_t index) {
       const Term macs = term(static_cast<double>(in.sizes[time]), all_axes(weight));
       for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
     }
+  } else if (name.ends_with("_cell")) {  // one step for every row of the input
+    const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
+    const int64_t steps = in.sizes.size() == 2 ? in.sizes[0] : 1;
+    for (const char* weight : {"w_ih", "w_hh"}) {
+      const Term macs = term(static_cast<double>(steps),
+                             all_axes(values[static_cast<size_t>(op.ValueArg(weight))]));
+      for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
+    }
   } else if (name == "batch_norm") {
     thop_.push_back(term(2, all_axes(out)));
     autobot_.push_back(out.sizes.size() == 4 ? term(2, all_axes(out))

@@ -166,8 +166,8 @@ class LabelTracer {
   /// A new buffer of the network and the value that reads it.
   ValueId AddBuffer(const std::string& name, const Tensor& tensor);
 
-  /// A buffer with what ops made of literals alone, once for all its readers; kNoValue for other
-  /// values, and where one number serves all.
+  /// A buffer with what ops made of literals and buffers alone, once for all its readers; kNoValue
+  /// for other values, and where one number serves all.
   ValueId StoreConstant(ValueId value, const std::string& layer);
 
   int64_t InnerAxis(const Tensor& ids);

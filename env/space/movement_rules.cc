@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "env/space/label_rules.h"
 
@@ -198,14 +200,14 @@ void Create(const Call& c) {
   int64_t count = 1;
   for (const int64_t size : c.out_sizes()) count *= size;
   constexpr int64_t kMost = 1 << 20;
-  bool wanted = false;
-  for (const Op& op : c.t.network().graph.ops)
-    for (const Use& use : UsesOf(op)) {
-      const std::string& name = op.handle.operator_name().name;
-      wanted =
-          wanted || (use.value == c.out() && (name == "aten::lstm" || name == "aten::gru" ||
-                                              name == "aten::cat" || name == "aten::rnn_tanh"));
-    }
+  static const std::set<std::string> kReaders = {
+      "aten::lstm",          "aten::gru",           "aten::rnn_tanh",
+      "aten::rnn_relu",      "aten::lstm_cell",     "aten::gru_cell",
+      "aten::rnn_tanh_cell", "aten::rnn_relu_cell", "aten::cat"};
+  const bool wanted = std::ranges::any_of(c.t.network().graph.ops, [&](const Op& op) {
+    return kReaders.contains(op.handle.operator_name().name) &&
+           std::ranges::count(UsesOf(op), c.out(), &Use::value) > 0;
+  });
   if (!wanted || count > kMost || !at::isFloatingType(c.t.MetaOf(c.out()).dtype)) return;
   const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);
   c.t.Set(c.out(), at::arange(made.first, made.first + count, at::kLong).view(c.out_sizes()));

@@ -14,10 +14,27 @@ struct Layout {
   bool cell;  // LSTM: the state is a pair
 };
 
+/// The hidden units of one cell, whose weights and biases these are (kNoValue: none), the input's
+/// weight first: rows of every gate go together.
+std::vector<int64_t> UnitsOf(const Call& c, const std::vector<ValueId>& params, int64_t gates) {
+  const int64_t hidden = c.t.sizes(params[0])[0] / gates;
+  std::vector<int64_t> units;
+  for (const ValueId param : params) {
+    if (param == kNoValue) continue;
+    const auto& rows =
+        c.t.StoredAxis(param, 0, MemberRole::kProducer, param == params[0], c.op.module_path);
+    if (units.empty())
+      for (int64_t i = 0; i < hidden; ++i) units.push_back(rows.first + i);
+    for (int64_t i = 0; i < rows.count; ++i)
+      c.t.Union(rows.first + i, units[static_cast<size_t>(i % hidden)]);
+  }
+  return units;
+}
+
 void Recurrent(const Call& c, const Layout& layout) {
   const ValueId input = c.op.ValueArg("input");
   const int params_arg = c.op.ArgIndex("params"), state_arg = c.op.ArgIndex("hx");
-  if (params_arg < 0 || state_arg < 0) return Opaque(c);  // packed sequences, cells
+  if (params_arg < 0 || state_arg < 0) return Opaque(c);  // packed sequences
   const auto& params = std::get<ValueList>(c.op.args[static_cast<size_t>(params_arg)]).ids;
   const bool biased = c.op.Constant("has_biases").toBool();
   const int64_t layers = c.op.Constant("num_layers").toInt();
@@ -37,15 +54,9 @@ void Recurrent(const Call& c, const Layout& layout) {
     for (int64_t direction = 0; direction < directions; ++direction) {
       const size_t base = static_cast<size_t>(layer * directions + direction) * per_layer;
       const ValueId in_weight = params[base], state_weight = params[base + 1];
-      const int64_t hidden = c.t.sizes(in_weight)[0] / layout.gates;
-      std::vector<int64_t> units;
-      for (size_t p = base; p < base + per_layer; ++p) {
-        const auto& rows = c.t.StoredAxis(params[p], 0, MemberRole::kProducer, p == base, path);
-        if (p == base)
-          for (int64_t i = 0; i < hidden; ++i) units.push_back(rows.first + i);
-        for (int64_t i = 0; i < rows.count; ++i)
-          c.t.Union(rows.first + i, units[static_cast<size_t>(i % hidden)]);
-      }
+      const auto first = params.begin() + static_cast<std::ptrdiff_t>(base);
+      const std::vector<int64_t> units =
+          UnitsOf(c, {first, first + static_cast<std::ptrdiff_t>(per_layer)}, layout.gates);
       Tie(c, below, c.t.StoredAxis(in_weight, 1, MemberRole::kConsumer, false, path));
       Tie(c, units, c.t.StoredAxis(state_weight, 1, MemberRole::kConsumer, false, path));
       // Inside the op a unit is read by these weights' columns: that is where it can be gated.
@@ -80,6 +91,34 @@ void Recurrent(const Call& c, const Layout& layout) {
   }
 }
 
+/// One step of one layer: input [N, I] and state [N, H], of an LSTM a pair of states.
+void Cell(const Call& c, const Layout& layout) {
+  const ValueId input = c.op.ValueArg("input");
+  const std::vector<ValueId> params = {c.op.ValueArg("w_ih"), c.op.ValueArg("w_hh"),
+                                       c.op.ValueArg("b_ih"), c.op.ValueArg("b_hh")};
+  for (const ValueId param : params)
+    if (param != kNoValue && !c.t.IsStored(param)) return Opaque(c);
+  const std::string& path = c.op.module_path;
+  const int64_t last = c.rank(input) - 1;
+  const std::vector<int64_t> below = c.t.AxisIds(input, last, c.where());
+  c.t.AddRead(c.index, c.op.ArgIndex("input"), 0, LabelTracer::Along(c.rank(input), last, below));
+  const std::vector<int64_t> units = UnitsOf(c, params, layout.gates);
+  Tie(c, below, c.t.StoredAxis(params[0], 1, MemberRole::kConsumer, false, path));
+  Tie(c, units, c.t.StoredAxis(params[1], 1, MemberRole::kConsumer, false, path));
+  c.t.AddRead(c.index, c.op.ArgIndex("w_hh"), 0, LabelTracer::Along(2, 1, units));
+  const Arg& state = c.op.args[static_cast<size_t>(c.op.ArgIndex("hx"))];
+  const std::vector<ValueId> starts =
+      layout.cell ? std::get<ValueList>(state).ids : std::vector{std::get<ValueId>(state)};
+  for (const ValueId start : starts)
+    Meet(c, c.ids(start), c.t.sizes(start), LabelTracer::Along(c.rank(start), last, units),
+         c.t.sizes(start));
+  for (const ValueId output : c.op.outputs)
+    c.t.Set(output, LabelTracer::Along(c.rank(output), last, units));
+}
+
+void LstmCell(const Call& c) { Cell(c, {4, true}); }
+void GruCell(const Call& c) { Cell(c, {3, false}); }
+void RnnCell(const Call& c) { Cell(c, {1, false}); }
 void Lstm(const Call& c) { Recurrent(c, {4, true}); }
 void Gru(const Call& c) { Recurrent(c, {3, false}); }
 void Rnn(const Call& c) { Recurrent(c, {1, false}); }
@@ -91,6 +130,10 @@ void AddRecurrentRules(LabelRules& rules) {
   rules["aten::gru"] = Gru;
   rules["aten::rnn_tanh"] = Rnn;
   rules["aten::rnn_relu"] = Rnn;
+  rules["aten::lstm_cell"] = LstmCell;
+  rules["aten::gru_cell"] = GruCell;
+  rules["aten::rnn_tanh_cell"] = RnnCell;
+  rules["aten::rnn_relu_cell"] = RnnCell;
 }
 
 }  // namespace espalier

@@ -345,6 +345,38 @@ class TimeFirstRnn(nn.Module):
         return self.out(y), last.sum(-1)
 
 
+class Stepped(nn.Module):
+    """A cell that is called once a step, from a state of zeros."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.inner, self.out = cell, nn.Linear(6, 8), nn.Linear(10, 5)
+
+    def forward(self, x):
+        state = None
+        for step in F.relu(self.inner(x)).unbind(1):
+            state = self.cell(step, state)
+        return self.out(state[0] if isinstance(state, tuple) else state)
+
+
+@micro(sequence(6, 3), cut=["cell.weight_hh@1", "inner"])
+class SteppedGru(Stepped):
+    def __init__(self):
+        super().__init__(nn.GRUCell(8, 10))
+
+
+@micro(sequence(6, 3), cut=["cell.weight_hh@1", "inner"])
+class SteppedLstm(Stepped):
+    def __init__(self):
+        super().__init__(nn.LSTMCell(8, 10))
+
+
+@micro(sequence(6, 3), cut=["cell.weight_hh@1", "inner"])
+class SteppedRnn(Stepped):
+    def __init__(self):
+        super().__init__(nn.RNNCell(8, 10, nonlinearity="relu", bias=False))
+
+
 def _lengths(batch):
     return (torch.randint(0, 19, (batch, 9)),), {}
 
