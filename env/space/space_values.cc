@@ -37,7 +37,11 @@ ReadPoint SpaceBuilder::MakePoint(const LabelTracer::Read& read) const {
   Tensor numbers = at::empty(ids.sizes(), at::kLong);
   std::transform(ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + ids.numel(),
                  numbers.mutable_data_ptr<int64_t>(),
-                 [&](int64_t id) { return UnitOf(id) + 1; });  // 0 = not prunable
+                 [&](int64_t id) -> int64_t {  // filler stays 0, what cannot be cut is -1
+                   if (id == 0) return 0;
+                   const int32_t unit = UnitOf(id);
+                   return unit < 0 ? -1 : unit + 1;
+                 });
   numbers = Compress(numbers);
   ReadPoint point{read.op, read.arg, read.element, -1, {}};
   const std::vector<int64_t> varying = VaryingAxes(numbers);
@@ -47,8 +51,7 @@ ReadPoint SpaceBuilder::MakePoint(const LabelTracer::Read& read) const {
     point.shape = numbers.sizes().vec();
   const int64_t* found = numbers.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < numbers.numel(); ++i)
-    point.unit.push_back(static_cast<int32_t>(found[i]) - 1);
-  // Compress lets a unit stand in for rigid entries beside it only where all agree.
+    point.unit.push_back(std::max(static_cast<int32_t>(found[i]) - 1, -1));
   if (varying.empty() && numbers.dim() > 0 && point.unit.front() < 0) point.unit.clear();
   return point;
 }

@@ -63,6 +63,14 @@ TEST(SpaceFuzzProperty, MaskedEqualsPrunedOnRandomNetworks) {
   EXPECT_GT(sensitive, cut * 7 / 10);  // and most cuts change the output
 }
 
+TEST(SpaceFuzzProperty, NetworksThatOnceFailed) {
+  // 202262: one unit beside channels of the input, split off together and read by a convolution.
+  for (const int64_t seed : {202262}) {
+    SCOPED_TRACE(Str("seed ", seed));
+    EXPECT_TRUE(CutAndProve(seed).has_value());
+  }
+}
+
 TEST(CutAlgebraProperty, EmptyCutChangesNothing) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     SCOPED_TRACE(seed);
