@@ -96,6 +96,11 @@ void CheckKept(const Group& group, const Plan::GroupKept& planned) {
     ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
   for (const int64_t count : per_block)
     if (count != per_block[0]) bad(Str("keeps unequal counts in its ", group.blocks, " blocks"));
+  for (const std::vector<int64_t>& part : group.parts)
+    if (std::ranges::none_of(
+            part, [&](int64_t unit) { return std::ranges::binary_search(planned.kept, unit); }))
+      bad(Str("keeps none of the ", part.size(), " units from ", part.front(),
+              " on, which are all there is along an axis"));
 }
 
 /// Costs at whole counts are whole numbers.

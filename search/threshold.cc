@@ -48,7 +48,7 @@ std::vector<int64_t> CountsAbove(const Space& space, const std::vector<std::vect
                                      [&](double score) { return score > threshold; });
     const int64_t per_block =  // blocks agree on the rounded mean of what each would keep
         std::max<int64_t>(1, (2 * above + group.blocks) / (2 * group.blocks));
-    kept.push_back(per_block * group.blocks);
+    kept.push_back(std::max(per_block * group.blocks, group.least));
   }
   return kept;
 }

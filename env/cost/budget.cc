@@ -102,12 +102,13 @@ WidthLimits LimitsOf(const CostModel& cost, const BudgetConfig& config) {
     for (const KeepRule& rule : rules)
       if (MatchesPattern(cost.group_names()[g], rule.pattern)) low = rule.low, high = rule.high;
     const int64_t units = cost.units()[g], blocks = cost.blocks()[g];
+    const int64_t fewest = cost.least()[g];
     // Equal counts per block and a multiple of round_to: step is their least common multiple.
     const int64_t step = std::min(units, std::lcm(blocks, config.round_to));
     const auto rounded_up = [&](double ratio) {
       const auto wanted =
           static_cast<int64_t>(std::ceil(ratio * static_cast<double>(units) - 1e-9));
-      return std::min(units, (std::max<int64_t>(wanted, 1) + step - 1) / step * step);
+      return std::min(units, (std::max({wanted, fewest, int64_t{1}}) + step - 1) / step * step);
     };
     limits.step.push_back(step);
     limits.least.push_back(cost.least()[g] == 0 ? 0 : rounded_up(low));

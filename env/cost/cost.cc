@@ -60,7 +60,7 @@ CostModel::CostModel(const Space& space) {
   for (const Group& group : space.groups()) {
     units_.push_back(group.units);
     blocks_.push_back(group.blocks);
-    least_.push_back(group.least == 0 ? 0 : group.blocks);
+    least_.push_back(group.least == 0 ? 0 : std::max(group.least, group.blocks));
     names_.push_back(group.name);
   }
   const Network& network = space.network();

@@ -4,6 +4,7 @@
 #include <ATen/ExpandUtils.h>
 
 #include <algorithm>
+#include <set>
 
 // What the families of label rules share. A rule says which coordinates are coupled and what labels
 // the outputs carry; an operator without a rule pins everything it reads.
@@ -265,6 +266,9 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
   if (op.outputs.empty()) return;  // an assertion: computes nothing
   const Call call{tracer, op_index, op};
   const auto rule = rules->find(call.name());
+  static const std::set<std::string> kOverwritten = {"aten::zero_", "aten::fill_"};
+  if (kOverwritten.contains(call.name()))  // whatever is there, a cut takes its coordinates away
+    return tracer.Set(call.out(), tracer.labels(std::get<ValueId>(op.args[0])).ids);
   if (rule == rules->end())
     Opaque(call);
   else

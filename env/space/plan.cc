@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <unordered_map>
 
@@ -40,12 +41,19 @@ Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& 
         group.name, ": cannot keep ", counts[g], " of ", group.units, " units in ", group.blocks,
         " blocks");
     const int64_t run = group.units / group.blocks;
+    std::vector<uint8_t> stays(scores[g].size(), 0);
+    for (const std::vector<int64_t>& part : group.parts)
+      if (std::ranges::none_of(part,
+                               [&](int64_t unit) { return stays[static_cast<size_t>(unit)]; }))
+        stays[static_cast<size_t>(*std::ranges::max_element(
+            part, {}, [&](int64_t unit) { return scores[g][static_cast<size_t>(unit)]; }))] = 1;
     std::vector<int64_t> kept;
     for (int64_t block = 0; block < group.blocks; ++block) {
       std::vector<int64_t> order(static_cast<size_t>(run));
       std::iota(order.begin(), order.end(), block * run);
-      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-        return scores[g][static_cast<size_t>(a)] > scores[g][static_cast<size_t>(b)];
+      std::ranges::stable_sort(order, std::greater<>(), [&](int64_t unit) {
+        const auto u = static_cast<size_t>(unit);
+        return std::pair(stays[u], scores[g][u]);
       });
       kept.insert(kept.end(), order.begin(), order.begin() + counts[g] / group.blocks);
     }
@@ -99,6 +107,12 @@ void CheckSelection(const Space& space, const Selection& selection) {
     for (const int64_t count : per_block)
       ESPALIER_CHECK(count == per_block[0] && count > 0, group.name,
                      ": blocks keep unequal counts");
+    for (const std::vector<int64_t>& part : group.parts)
+      ESPALIER_CHECK(
+          std::ranges::any_of(part,
+                              [&](int64_t unit) { return std::ranges::binary_search(kept, unit); }),
+          group.name, ": none of the ", part.size(), " units from ", part.front(),
+          " on stays, which are all there is along an axis");
   }
 }
 

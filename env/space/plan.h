@@ -21,7 +21,8 @@ using Selection = std::vector<std::vector<int64_t>>;
 Selection KeepAll(const Space& space);
 std::vector<int64_t> KeptCounts(const Selection& selection);
 /// Highest scores first, `counts[g]` units of group g (equal per block where blocks > 1); ties go
-/// to the lower index. scores[g]: [units], larger = keep. Errors: internal on size mismatch.
+/// to the lower index. The best unit of each of Group::parts stays whatever others score.
+/// scores[g]: [units], larger = keep. Errors: internal on size mismatch.
 Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& scores,
                     const std::vector<int64_t>& counts);
 /// As many of each group, the first ones of every block: where only widths matter.

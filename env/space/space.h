@@ -43,6 +43,9 @@ struct Group {
   /// in block u / (units / blocks).
   int64_t blocks = 1;
   int64_t least = 1;  ///< units that have to stay; 0 for a branch
+  /// Units that are all there is along an axis of some value, such as the smaller part of a split:
+  /// one of each set has to stay. Ascending.
+  std::vector<std::vector<int64_t>> parts{};
   /// Groups with the same number share producers (parts of one axis that are coupled in different
   /// ways): the sets of coupled layers that DepGraph's walk finds. Heads have that of their dims.
   int32_t layer_set = -1;

@@ -53,6 +53,7 @@ Space SpaceBuilder::Build(std::vector<Branch> branches, std::vector<std::string>
   MakeBranches(std::move(branches));
   MakePins();
   MakeValues();
+  MakeParts();
   return std::move(space_);
 }
 

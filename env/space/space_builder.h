@@ -57,6 +57,7 @@ class SpaceBuilder {
   void MakeReads();
   void MakePins();
   void MakeValues();
+  void MakeParts();
   void SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> units, bool in_block) const;
   void SetLabels(ValueShape& shape, const Tensor& ids) const;
 

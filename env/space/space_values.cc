@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 #include <unordered_map>
 
 #include "env/base/error.h"
@@ -241,6 +242,55 @@ void SpaceBuilder::MakeValues() {
       }
     }
     space_.values_.push_back(std::move(shape));
+  }
+}
+
+/// An axis that holds no group whole could lose all it has.
+void SpaceBuilder::MakeParts() {
+  std::vector<std::set<std::vector<int64_t>>> parts(space_.groups_.size());
+  std::vector<size_t> seen(space_.group_of_.size(), 0);  // by unit: the axis it was last met on
+  size_t number = 0;
+  const auto add = [&](const std::vector<int32_t>& axis) {
+    ++number;
+    std::map<int32_t, std::vector<int64_t>> found;  // group -> its units here
+    for (const int32_t unit : axis) {
+      if (seen[static_cast<size_t>(unit)] == number) continue;
+      seen[static_cast<size_t>(unit)] = number;
+      const int32_t group = space_.group_of_unit(unit);
+      found[group].push_back(unit - space_.offsets_[static_cast<size_t>(group)]);
+    }
+    const auto keeps_one = [&](const auto& entry) {
+      const Group& group = space_.groups_[static_cast<size_t>(entry.first)];
+      const int64_t run = group.units / group.blocks;  // a whole block keeps one anyway
+      std::map<int64_t, int64_t> in_block;
+      for (const int64_t unit : entry.second) ++in_block[unit / run];
+      return std::ranges::any_of(in_block, [&](const auto& b) { return b.second == run; });
+    };
+    if (std::ranges::any_of(found, keeps_one)) return;
+    auto& [group, units] =
+        *std::ranges::max_element(found, {}, [](const auto& entry) { return entry.second.size(); });
+    std::ranges::sort(units);
+    parts[static_cast<size_t>(group)].insert(units);
+  };
+  for (size_t id = 0; id < space_.values_.size(); ++id) {
+    const ValueShape& shape = space_.values_[id];
+    for (size_t axis = 0; axis < shape.axes.size(); ++axis)
+      if (shape.axes[axis].constant == 0 && !shape.unit[axis].empty() && !shape.in_block[axis])
+        add(shape.unit[axis]);
+    // One unit along an axis of size one.
+    const Tensor& ids = tracer_.labels(static_cast<ValueId>(id)).ids;
+    if (!ids.defined() || ids.numel() != 1) continue;
+    if (const int32_t unit = UnitOf(*ids.const_data_ptr<int64_t>()); unit >= 0) add({unit});
+  }
+  for (size_t g = 0; g < parts.size(); ++g) {
+    Group& group = space_.groups_[g];
+    for (const std::vector<int64_t>& part : parts[g])
+      if (std::ranges::none_of(parts[g], [&](const std::vector<int64_t>& other) {
+            return other.size() < part.size() && std::ranges::includes(part, other);
+          }))
+        group.parts.push_back(part);
+    const auto each = static_cast<int64_t>(group.parts.size());
+    group.least = std::min(group.units, std::max(group.least, group.blocks * each));
   }
 }
 

@@ -161,7 +161,8 @@ json MeasureCut(std::istream& in) {
     stage("scores");
     std::vector<int64_t> counts;
     for (const Group& group : space.groups())
-      counts.push_back(std::max(group.blocks, group.units / 2 / group.blocks * group.blocks));
+      counts.push_back(
+          std::max({group.least, group.blocks, group.units / 2 / group.blocks * group.blocks}));
     const Plan plan = MakePlan(space, SelectTop(space, scores, counts));
     stage("plan");
     const Network cut = Cut(space.network(), plan);

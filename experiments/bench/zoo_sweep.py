@@ -1,10 +1,12 @@
-"""One small network of every family that timm and transformers know, for `zoo_export.py table`.
+"""One small network of every family that a library knows, for `zoo_export.py table`.
 
 zoo_sweep.py timm         [FOLDER] [FAMILY...]   the smallest network of each module of timm
 zoo_sweep.py transformers [FOLDER] [TYPE...]     each type with a tiny random configuration
+zoo_sweep.py LIBRARY      [FOLDER] [NAME...]     vit-pytorch, x-transformers, monai, smp, ultralytics
 zoo_export.py table FOLDER                       reads, cuts, certifies and checks them all
 
-FOLDER is build/sweep unless given. Needs `pip install timm torchvision transformers`; run by hand.
+FOLDER is build/sweep unless given. Needs the library (`pip install timm torchvision transformers`,
+vit-pytorch, x-transformers, monai, segmentation-models-pytorch, ultralytics); run by hand.
 """
 import argparse
 import os
@@ -15,6 +17,7 @@ import sys
 import torch
 
 import zoo_export
+import zoo_libraries
 
 MOST_PARAMETERS, SECONDS = 60e6, 240
 SMALL = re.compile(r"tiny|nano|pico|atto|femto|xxs|xs|small|_s\b|_s_|t0|b0|_0|18|t1|050|_m0|n3|mini|lite|test")
@@ -81,18 +84,58 @@ def transformer(kind):
     return Output(network), lambda batch: (torch.randn(batch, getattr(config, "num_channels", 3), size, size),)
 
 
-def import_timm():
+class FirstTensor(torch.nn.Module):
+    """The first floating tensor of what a network hands back, in lists as deep as they are."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    @classmethod
+    def find(cls, value):
+        if isinstance(value, torch.Tensor):
+            return value if value.is_floating_point() else None
+        if isinstance(value, dict):
+            value = list(value.values())
+        found = (cls.find(item) for item in value or ())
+        return next((item for item in found if item is not None), None)
+
+    def forward(self, x):
+        return self.find(self.network(x))
+
+
+class FirstTensorOfTwo(FirstTensor):
+    def forward(self, x, y):
+        return self.find(self.network(x, y))
+
+
+def tried(make, shapes):
+    """The network, and inputs of the first shape that it takes."""
+    network, error = make().eval(), None
+    for shape in shapes:
+        shape = shape if isinstance(shape, list) else [shape]
+
+        def inputs(batch, shape=shape):
+            return tuple(one(batch) if callable(one) else torch.randn(batch, *one) for one in shape)
+        try:
+            with torch.no_grad():
+                network(*inputs(2))
+            return (FirstTensor, FirstTensorOfTwo)[len(shape) - 1](network), inputs
+        except Exception as problem:
+            error = problem
+    raise error
+
+
+def import_torchvision():
     try:
         import torchvision  # noqa: F401
-    except RuntimeError:  # its operators were built for another torch: timm needs their names only
+    except (ImportError, RuntimeError):  # its operators were built for another torch: their names are enough
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
         for name in ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d",
                      "_roi_align_backward", "_roi_pool_backward", "_ps_roi_align_backward",
                      "_ps_roi_pool_backward", "_deform_conv2d_backward"):
             NAMES_ONLY.define(f"{name}(Tensor x) -> Tensor")
-    import timm
-    return timm
 
 
 def smallest(timm, family):
@@ -141,14 +184,19 @@ def export(folder, name, make):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=["timm", "transformers"])
+    parser.add_argument("library", choices=["timm", "transformers", *zoo_libraries.LIBRARIES])
     parser.add_argument("folder", nargs="?", default="build/sweep")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(options.folder, exist_ok=True)
-    if options.library == "timm":
-        timm = import_timm()
+    import_torchvision()
+    if options.library in zoo_libraries.LIBRARIES:
+        networks = zoo_libraries.LIBRARIES[options.library]()
+        for name in options.names or networks:
+            export(options.folder, f"{options.library.replace('-', '_')}_{name}", lambda name=name: tried(*networks[name]))
+    elif options.library == "timm":
+        import timm
         for family in options.names or timm.list_modules():
             parameters, name = smallest(timm, family)
             if parameters > MOST_PARAMETERS:
