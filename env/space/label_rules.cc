@@ -258,6 +258,7 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
     AddMovementRules(*table);
     AddPickingRules(*table);
     AddContractionRules(*table);
+    AddProductRules(*table);
     AddNormRules(*table);
     AddRecurrentRules(*table);
     return table;

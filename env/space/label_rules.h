@@ -37,6 +37,7 @@ void AddElementwiseRules(LabelRules& rules);
 void AddMovementRules(LabelRules& rules);
 void AddPickingRules(LabelRules& rules);
 void AddContractionRules(LabelRules& rules);
+void AddProductRules(LabelRules& rules);
 void AddNormRules(LabelRules& rules);
 void AddRecurrentRules(LabelRules& rules);
 
@@ -60,6 +61,8 @@ Tensor FullLabels(const Call& c, ValueId input);
 void SetMoved(const Call& c, ValueId output, const Tensor& moved);
 /// A movement whose constant arguments mean the same to labels as to data.
 void Move(const Call& c);
+/// x @ W (+ bias): the weight's axes are `in` and 1 - in; it is stored, or moved around since.
+void Dense(const Call& c, ValueId input, ValueId weight, ValueId bias, int64_t in);
 /// Couples ids with a stored tensor's coordinates. Coordinates that meet data which cannot be cut
 /// are pinned: a tensor used twice may meet prunable data elsewhere.
 void Tie(const Call& c, const std::vector<int64_t>& ids, const CoordinateAxis& axis);
