@@ -221,6 +221,13 @@ Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& given,
   return large;
 }
 
+bool AreSlabs(const Call& c, const Tensor& ids) {
+  const Tensor flat = ids.contiguous();
+  return std::all_of(
+      flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel(),
+      [&](int64_t id) { return id > 0 && c.t.AxisOf(id).kind == CoordinateAxis::Kind::kSlab; });
+}
+
 }  // namespace
 
 Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes, const Tensor& b,
@@ -233,8 +240,10 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
     return false;
   };
   const bool a_misses = misses(a_sizes, b), b_misses = misses(b_sizes, a);
-  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut,
-    const bool first = 2 * a.numel() >= b.numel();  // unless it has far fewer
+  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut, unless it
+    // has far fewer or is of whole heads alone.
+    const bool first =
+        AreSlabs(c, a) != AreSlabs(c, b) ? AreSlabs(c, b) : 2 * a.numel() >= b.numel();
     const Tensor &stays = first ? a : b, &goes = first ? b : a;
     const std::vector<int64_t>& sizes = first ? b_sizes : a_sizes;
     const std::string reason = Str(c.where(), ": outer product of two cuts");

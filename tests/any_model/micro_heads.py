@@ -191,3 +191,17 @@ class ScalePerHead(Block):
                 for memory, part in zip((self.keys, self.values), (k, v)))
         q, k = F.normalize(q, dim=-1) * self.q_scale, F.normalize(k, dim=-1) * self.k_scale
         return self.proj(merge((q @ k.transpose(-2, -1)).softmax(-1) @ v))
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class OneKeyHead(Block):
+    """All heads share one key and one value, by einsum."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.proj = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.k, self.v = (nn.Linear(WIDTH, WIDTH // HEADS) for _ in range(2))
+
+    def attend(self, x):
+        weights = torch.einsum("bhid,bjd->bhij", heads_of(self.q(x), HEADS), self.k(x)).softmax(-1)
+        return self.proj(merge(torch.einsum("bhij,bjd->bhid", weights, self.v(x))))
