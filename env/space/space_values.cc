@@ -256,8 +256,11 @@ void SpaceBuilder::MakeParts() {
     for (const int32_t unit : axis) {
       if (seen[static_cast<size_t>(unit)] == number) continue;
       seen[static_cast<size_t>(unit)] = number;
-      const int32_t group = space_.group_of_unit(unit);
-      found[group].push_back(unit - space_.offsets_[static_cast<size_t>(group)]);
+      const int32_t index = space_.group_of_unit(unit);
+      std::vector<int64_t>& units = found[index];
+      units.push_back(unit - space_.offsets_[static_cast<size_t>(index)]);
+      const Group& group = space_.groups_[static_cast<size_t>(index)];
+      if (std::ssize(units) == group.units) return;  // whole: what is usual
     }
     const auto keeps_one = [&](const auto& entry) {
       const Group& group = space_.groups_[static_cast<size_t>(entry.first)];
