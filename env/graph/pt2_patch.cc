@@ -159,18 +159,16 @@ class ProgramPatcher {
       if (listed[name]) continue;
       listed[name] = true;
       const auto at = static_cast<std::ptrdiff_t>(first_input++);
+      const ordered_json arg = {{"name", name}};
+      ordered_json spec;
+      if (values[id].kind == ValueKind::kParameter)
+        spec["parameter"] = {{"arg", arg}, {"parameter_name", values[id].target}};
+      else
+        spec["buffer"] = {
+            {"arg", arg},
+            {"buffer_name", values[id].target},
+            {"persistent", network_.store.Kind(values[id].target) != StoreKind::kConstant}};
       inputs.insert(inputs.begin() + at, TensorArgument(name));
-      if (values[id].kind == ValueKind::kParameter) {
-        specs.insert(
-            specs.begin() + at,
-            {{"parameter", {{"arg", {{"name", name}}}, {"parameter_name", values[id].target}}}});
-        continue;
-      }
-      const bool persistent = network_.store.Kind(values[id].target) != StoreKind::kConstant;
-      const ordered_json spec = {{"buffer",
-                                  {{"arg", {{"name", name}}},
-                                   {"buffer_name", values[id].target},
-                                   {"persistent", persistent}}}};
       specs.insert(specs.begin() + at, spec);
     }
   }

@@ -59,6 +59,19 @@ class LowRankUpdates(nn.Module):
         return self.c(F.relu(self.b(F.relu(self.a(x)))))
 
 
+@micro(vector(6), cut=["out@1"])
+class WeightOfParts(nn.Module):
+    """A weight that no stored tensor has the shape of: a new parameter of the archive."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(24, 3)), nn.Parameter(torch.randn(3, 6))
+        self.out = nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.out(F.relu(F.linear(x, self.up @ self.down)))
+
+
 @micro(vector(6), cut=["inner"])
 class ScaledTable(nn.Module):
     """A table that is a layer's weight, too, scaled: it stays one table, uncut."""
