@@ -8,12 +8,12 @@
 
 namespace espalier {
 
-std::optional<std::set<int32_t>> OpsOfConstant(const Graph& graph, ValueId value, bool stored) {
+std::optional<std::set<int32_t>> OpsOfConstant(const Graph& graph, ValueId value) {
   std::set<int32_t> ops;
   for (std::vector<ValueId> open = {value}; !open.empty();) {
     const Value& next = graph.values[static_cast<size_t>(open.back())];
     open.pop_back();
-    if (stored && !next.target.empty()) continue;
+    if (!next.target.empty()) continue;
     if (next.producer < 0) return std::nullopt;
     const Op& op = graph.ops[static_cast<size_t>(next.producer)];
     if (op.handle.operator_name().name.ends_with("_") ||
@@ -23,6 +23,16 @@ std::optional<std::set<int32_t>> OpsOfConstant(const Graph& graph, ValueId value
     for (const Use& use : UsesOf(op)) open.push_back(use.value);
   }
   return ops;
+}
+
+std::set<std::string> SourcesOf(const Network& network, const std::set<int32_t>& ops) {
+  std::set<std::string> names;
+  for (const int32_t op : ops)
+    for (const Use& use : UsesOf(network.graph.ops[static_cast<size_t>(op)]))
+      if (const auto& target = network.graph.values[static_cast<size_t>(use.value)].target;
+          !target.empty())
+        names.insert(network.store.Canonical(target));
+  return names;
 }
 
 Tensor Evaluate(const Network& network, ValueId value, const std::set<int32_t>& ops) {

@@ -2,14 +2,17 @@
 
 #include <optional>
 #include <set>
+#include <string>
 
 #include "env/graph/network.h"
 
 namespace espalier {
 
-/// The ops that make `value` when it is the same in every run: of literals and, where `stored`, of
-/// stored tensors. Nothing for what follows from an input or from chance, or is written in place.
-std::optional<std::set<int32_t>> OpsOfConstant(const Graph& graph, ValueId value, bool stored);
+/// The ops that make `value` of literals and stored tensors alone, the same in every run. Nothing
+/// for what follows from an input or from chance, or is written in place.
+std::optional<std::set<int32_t>> OpsOfConstant(const Graph& graph, ValueId value);
+/// Stored tensors that these ops read, by canonical name.
+std::set<std::string> SourcesOf(const Network& network, const std::set<int32_t>& ops);
 /// What these ops make.
 Tensor Evaluate(const Network& network, ValueId value, const std::set<int32_t>& ops);
 

@@ -231,6 +231,8 @@ void AddElementwiseRules(LabelRules& rules) {
                    "feature_dropout_",
                    "_to_copy",
                    "identity",
+                   "zero_",
+                   "fill_",
                    "erf",
                    "round",
                    "floor",

@@ -54,7 +54,7 @@ class WeightFolder {
       const ValueId weight = WeightOf(graph.ops[i]);
       if (weight == kNoValue || graph.values[static_cast<size_t>(weight)].producer < 0) continue;
       if (!computed_.contains(weight)) {
-        auto ops = OpsOfConstant(graph, weight, /*stored=*/true);
+        auto ops = OpsOfConstant(graph, weight);
         if (!ops || OnlyMoves(graph, *ops)) continue;
         computed_[weight].ops = std::move(*ops);
       }
@@ -97,15 +97,6 @@ class WeightFolder {
     return network_.graph.values[static_cast<size_t>(value)].target;
   }
 
-  /// Stored tensors that these ops read.
-  std::set<std::string> Sources(const std::set<int32_t>& ops) const {
-    std::set<std::string> names;
-    for (const int32_t op : ops)
-      for (const Use& use : UsesOf(network_.graph.ops[static_cast<size_t>(op)]))
-        if (!Target(use.value).empty()) names.insert(network_.store.Canonical(Target(use.value)));
-    return names;
-  }
-
   /// Values that read a stored tensor, under any of its names.
   std::vector<ValueId> ReadersOf(const std::string& canonical) const {
     std::vector<ValueId> values;
@@ -122,7 +113,7 @@ class WeightFolder {
     const std::vector<int64_t>& sizes = meta_[static_cast<size_t>(entry.first)].sizes;
     int64_t elements = 1;
     for (const int64_t size : sizes) elements *= size;
-    return std::ranges::any_of(Sources(entry.second.ops), [&](const std::string& name) {
+    return std::ranges::any_of(SourcesOf(network_, entry.second.ops), [&](const std::string& name) {
       if (network_.store.Get(name).numel() * 2 < elements) return false;
       return !std::ranges::all_of(ReadersOf(name), [&](ValueId value) {
         return std::ranges::all_of(consumers_[static_cast<size_t>(value)],
@@ -157,7 +148,7 @@ class WeightFolder {
   ValueId Store(ValueId weight, const Tensor& tensor) {
     const Computed& found = computed_.at(weight);
     std::vector<std::string> alike;
-    for (const std::string& name : Sources(found.ops))
+    for (const std::string& name : SourcesOf(network_, found.ops))
       if (network_.store.Get(name).sizes() == tensor.sizes() && unread_.contains(name))
         alike.push_back(name);
     if (alike.size() == 1) {

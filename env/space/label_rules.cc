@@ -4,7 +4,6 @@
 #include <ATen/ExpandUtils.h>
 
 #include <algorithm>
-#include <set>
 
 // What the families of label rules share. A rule says which coordinates are coupled and what labels
 // the outputs carry; an operator without a rule pins everything it reads.
@@ -44,9 +43,10 @@ const Tensor& Data(const Call& c, ValueId input) {
   return c.ids(input);
 }
 
-bool GivesTypeOnly(const Op& op, const Use& use) {
+bool IgnoresNumbers(const Op& op, const Use& use) {
   const std::string& name = op.handle.operator_name().name;
-  return use.arg != 0 && (name == "aten::type_as" || name == "aten::to");
+  if (name == "aten::type_as" || name == "aten::to") return use.arg != 0;
+  return name == "aten::zero_" || name == "aten::fill_";
 }
 
 void CopyLabels(const Call& c) {
@@ -58,7 +58,7 @@ void CopyLabels(const Call& c) {
   }
   for (const Use& use : uses) {
     if (!c.ids(use.value).defined()) continue;
-    if (GivesTypeOnly(c.op, use)) continue;
+    if (use.arg != 0 && IgnoresNumbers(c.op, use)) continue;
     if (use.arg != 0) return Opaque(c);
     c.t.Set(c.out(), c.ids(use.value));
   }
@@ -276,9 +276,6 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
   if (op.outputs.empty()) return;  // an assertion: computes nothing
   const Call call{tracer, op_index, op};
   const auto rule = rules->find(call.name());
-  static const std::set<std::string> kOverwritten = {"aten::zero_", "aten::fill_"};
-  if (kOverwritten.contains(call.name()))  // whatever is there, a cut takes its coordinates away
-    return tracer.Set(call.out(), tracer.labels(std::get<ValueId>(op.args[0])).ids);
   if (rule == rules->end())
     Opaque(call);
   else
@@ -288,7 +285,7 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
         return tracer.labels(output).defined() || tracer.IsMovedStored(output);
       }))
     for (const Use& use : uses)
-      if (!tracer.IsKnown(use.value) && !GivesTypeOnly(op, use))
+      if (!tracer.IsKnown(use.value) && !IgnoresNumbers(op, use))
         tracer.SetRigid(use.value, op_index);
   if (!uses.empty() &&
       std::ranges::all_of(uses, [&](const Use& use) { return tracer.IsFree(use.value); }))

@@ -51,8 +51,8 @@ bool AnyLabelled(const Call& c);
 /// Labels of what an op works on, which may have been made of stored tensors alone: a query that is
 /// learned, a table that is resized.
 const Tensor& Data(const Call& c, ValueId input);
-/// Nothing but the type of this argument is taken.
-bool GivesTypeOnly(const Op& op, const Use& use);
+/// What numbers this argument holds does not matter: its type is taken, or it is overwritten.
+bool IgnoresNumbers(const Op& op, const Use& use);
 /// Output 0 gets the labels of the first argument.
 void CopyLabels(const Call& c);
 /// Labels of a value that is moved, at full size. A stored tensor that is moved before it is used

@@ -346,15 +346,12 @@ ValueId LabelTracer::StoreConstant(ValueId value, const std::string& layer) {
   for (const int64_t size : sizes(value)) count *= size;
   if (count <= 1 || count > kMostElements || !at::isFloatingType(MetaOf(value).dtype))
     return kNoValue;
-  const auto ops = OpsOfConstant(network_.graph, value, /*stored=*/true);
+  const auto ops = OpsOfConstant(network_.graph, value);
   if (!ops) return kNoValue;
-  const bool trained = std::ranges::any_of(*ops, [&](int32_t op) {
-    return std::ranges::any_of(UsesOf(network_.graph.ops[static_cast<size_t>(op)]), [&](Use use) {
-      return IsStored(use.value) &&
-             network_.store.Kind(StoredName(use.value)) == StoreKind::kParameter;
-    });
-  });
-  if (!trained)
+  const auto is_parameter = [&](const std::string& name) {
+    return network_.store.Kind(name) == StoreKind::kParameter;
+  };
+  if (std::ranges::none_of(SourcesOf(network_, *ops), is_parameter))
     known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant",
                               Evaluate(network_, value, *ops));
   return known->second;

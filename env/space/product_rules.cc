@@ -75,10 +75,9 @@ std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
 
 /// What a free operand of a product can be cut along: what is contracted, and where the other's
 /// labels run, too. Its rows (queries that are learned) go together.
-Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows,
-                const std::vector<int64_t>& contracted) {
+Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows, int64_t contracted) {
   for (int64_t axis = 0; ids.defined() && axis < ids.dim(); ++axis)
-    if (std::ranges::count(contracted, axis) == 0 && (axis == rows || !VariesAlong(other, axis)))
+    if (axis != contracted && (axis == rows || !VariesAlong(other, axis)))
       ids = Together(c, ids, axis);
   return ids;
 }
@@ -102,8 +101,8 @@ void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   for (const Use& each : UsesOf(c.op))
     if (each.value == a) use = each.arg;
   Tensor left = operand(a), right = operand(b);
-  if (c.t.IsFree(a) && !c.t.IsFree(b)) left = Narrowed(c, left, right, rank - 2, {rank - 1});
-  if (c.t.IsFree(b) && !c.t.IsFree(a)) right = Narrowed(c, right, left, rank - 1, {rank - 2});
+  if (c.t.IsFree(a) && !c.t.IsFree(b)) left = Narrowed(c, left, right, rank - 2, rank - 1);
+  if (c.t.IsFree(b) && !c.t.IsFree(a)) right = Narrowed(c, right, left, rank - 1, rank - 2);
   Tensor made =
       Product(c, use, left, Widened(c.t.sizes(a), rank), right, Widened(b_sizes, rank), c.rank(a));
   if (made.defined() && column) made = made.squeeze(-1);

@@ -85,28 +85,24 @@ def transformer(kind):
 
 
 class FirstTensor(torch.nn.Module):
-    """The first floating tensor of what a network hands back, in lists as deep as they are."""
+    """The first floating tensor of what a network hands back."""
 
     def __init__(self, network):
         super().__init__()
         self.network = network
 
-    @classmethod
-    def find(cls, value):
-        if isinstance(value, torch.Tensor):
-            return value if value.is_floating_point() else None
-        if isinstance(value, dict):
-            value = list(value.values())
-        found = (cls.find(item) for item in value or ())
-        return next((item for item in found if item is not None), None)
+    def forward(self, *inputs):
+        return next(tensor for tensor in zoo_export.tensors_in(self.network(*inputs)) if tensor.is_floating_point())
 
+
+class FirstTensorOfOne(FirstTensor):
     def forward(self, x):
-        return self.find(self.network(x))
+        return super().forward(x)
 
 
 class FirstTensorOfTwo(FirstTensor):
     def forward(self, x, y):
-        return self.find(self.network(x, y))
+        return super().forward(x, y)
 
 
 def tried(make, shapes):
@@ -120,7 +116,7 @@ def tried(make, shapes):
         try:
             with torch.no_grad():
                 network(*inputs(2))
-            return (FirstTensor, FirstTensorOfTwo)[len(shape) - 1](network), inputs
+            return (FirstTensorOfOne, FirstTensorOfTwo)[len(shape) - 1](network), inputs
         except Exception as problem:
             error = problem
     raise error
