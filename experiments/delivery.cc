@@ -82,25 +82,13 @@ ordered_json SourceToJson(const CutSource& source, const fs::path& folder) {
 
 /// What MakePlan asks of a selection, as an error of the plan's file.
 void CheckKept(const Group& group, const Plan::GroupKept& planned) {
-  const auto bad = [&](const std::string& what) {
-    throw Error(ErrorKind::kModel, Str("the plan's group '", group.name, "' ", what),
+  const std::string fault =
+      planned.units == group.units
+          ? SelectionFault(group, planned.kept)
+          : Str("has ", planned.units, " units, this network's has ", group.units);
+  if (!fault.empty())
+    throw Error(ErrorKind::kModel, Str("the plan's group '", group.name, "' ", fault),
                 "is this the plan of another network?");
-  };
-  if (planned.units != group.units)
-    bad(Str("has ", planned.units, " units, this network's has ", group.units));
-  if (planned.kept.empty() && group.least == 0) return;
-  if (planned.kept.empty() || planned.kept.back() >= group.units)
-    bad(planned.kept.empty() ? "keeps nothing" : Str("keeps unit ", planned.kept.back()));
-  std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
-  for (const int64_t unit : planned.kept)
-    ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
-  for (const int64_t count : per_block)
-    if (count != per_block[0]) bad(Str("keeps unequal counts in its ", group.blocks, " blocks"));
-  for (const std::vector<int64_t>& part : group.parts)
-    if (std::ranges::none_of(
-            part, [&](int64_t unit) { return std::ranges::binary_search(planned.kept, unit); }))
-      bad(Str("keeps none of the ", part.size(), " units from ", part.front(),
-              " on, which are all there is along an axis"));
 }
 
 /// Costs at whole counts are whole numbers.

@@ -60,7 +60,7 @@ CostModel::CostModel(const Space& space) {
   for (const Group& group : space.groups()) {
     units_.push_back(group.units);
     blocks_.push_back(group.blocks);
-    least_.push_back(group.least == 0 ? 0 : std::max(group.least, group.blocks));
+    least_.push_back(group.least);
     names_.push_back(group.name);
   }
   const Network& network = space.network();
@@ -113,8 +113,7 @@ const std::vector<CostModel::Term>& CostModel::Terms(CostKind kind, Convention c
 
 void CostModel::UseLatency(std::shared_ptr<const LatencyModel> latency) {
   ESPALIER_CHECK(latency && latency->units() == units_, "latency of another space");
-  const bool whole_branches = std::ranges::find(least_, 0) != least_.end();
-  if (!whole_branches) latency_ = std::move(latency);
+  latency_ = std::move(latency);
 }
 
 double CostModel::Evaluate(CostKind kind, Convention convention,

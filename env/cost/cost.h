@@ -59,7 +59,7 @@ class CostModel {
   std::vector<OpCost> PerOp(Convention convention, std::span<const double> kept) const;
   /// Ops with labelled or large outputs that no convention counts, listed, never silently zero.
   const std::vector<std::string>& uncounted() const { return uncounted_; }
-  /// Makes latency one of the costs; not where whole branches can go, which it knows nothing of.
+  /// Makes latency one of the costs.
   /// Errors: internal when it is of another space.
   void UseLatency(std::shared_ptr<const LatencyModel> latency);
   const LatencyModel* latency() const { return latency_.get(); }  ///< null = not measured

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <set>
 
 #include "env/base/error.h"
 #include "env/cost/axis_counts.h"
@@ -57,7 +58,7 @@ LatencyModel::LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> ax
   for (Op& op : ops) {
     ESPALIER_CHECK(op.widths.size() == op.table.grid.size(), op.widths.size(), " widths");
     const auto same = std::find_if(ops_.begin(), ops_.end(), [&](const Op& known) {
-      return known.heavy == op.heavy && known.table == op.table &&
+      return known.heavy == op.heavy && known.branches == op.branches && known.table == op.table &&
              SameWidths(known.widths, op.widths);
     });
     if (same != ops_.end())
@@ -66,15 +67,17 @@ LatencyModel::LatencyModel(std::vector<int64_t> units, std::vector<AxisCount> ax
       ops_.push_back(std::move(op));
   }
   ops_of_group_.resize(units_.size());
-  for (size_t i = 0; i < ops_.size(); ++i)
+  least_.assign(units_.size(), 1);
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    std::set<int32_t> groups(ops_[i].branches.begin(), ops_[i].branches.end());
+    for (const int32_t branch : groups) least_[static_cast<size_t>(branch)] = 0;
     for (const Width& width : ops_[i].widths)
       for (const Term& term : width)
         for (const int32_t axis : term.axes)
-          for (const int32_t group : GroupsOf(axes_[static_cast<size_t>(axis)])) {
-            auto& list = ops_of_group_[static_cast<size_t>(group)];
-            if (list.empty() || list.back() != static_cast<int32_t>(i))
-              list.push_back(static_cast<int32_t>(i));
-          }
+          groups.merge(GroupsOf(axes_[static_cast<size_t>(axis)]));
+    for (const int32_t group : groups)
+      ops_of_group_[static_cast<size_t>(group)].push_back(static_cast<int32_t>(i));
+  }
 }
 
 double LatencyModel::WidthAt(const Width& width, const std::vector<AxisCount>& axes,
@@ -93,7 +96,9 @@ double LatencyModel::OpMs(const Op& op, std::span<const double> kept) const {
   std::array<double, 2> widths{};
   for (size_t w = 0; w < op.widths.size(); ++w)
     widths[w] = WidthAt(op.widths[w], axes_, units_, kept);
-  return op.table.At(std::span(widths).first(op.widths.size()));
+  double ms = op.table.At(std::span(widths).first(op.widths.size()));
+  for (const int32_t branch : op.branches) ms *= kept[static_cast<size_t>(branch)];
+  return ms;
 }
 
 LatencyModel::Sums LatencyModel::SumsAt(std::span<const double> kept) const {
@@ -110,7 +115,7 @@ std::vector<double> LatencyModel::Slope(std::span<const double> kept) const {
   constexpr double kWindow = 8;  // units to each side: half a block of the widest kernels
   std::vector<double> moved(kept.begin(), kept.end()), slope(units_.size(), 0);
   for (size_t g = 0; g < units_.size(); ++g) {
-    const double low = std::max(std::min(1.0, kept[g]), kept[g] - kWindow);
+    const double low = std::max(std::min(least_[g], kept[g]), kept[g] - kWindow);
     const double high =
         std::min(std::max(static_cast<double>(units_[g]), kept[g]), kept[g] + kWindow);
     if (!(high > low)) continue;

@@ -36,8 +36,10 @@ class LatencyModel {
   struct Op {
     LatencyTable table;
     std::vector<Width> widths;  ///< as many as the table has
-    bool heavy = false;         ///< reads weights: convolutions, products
-    double times = 1;           ///< so many ops of the network are the same
+    /// Groups of residual branches: the op is there as long as they all are.
+    std::vector<int32_t> branches{};
+    bool heavy = false;  ///< reads weights: convolutions, products
+    double times = 1;    ///< so many ops of the network are the same
   };
   struct Sums {
     double heavy_ms = 0, light_ms = 0;  ///< of ops that read weights, and of others
@@ -58,7 +60,7 @@ class LatencyModel {
   Sums SumsAt(std::span<const double> kept) const;  ///< before the correction
   double Ms(std::span<const double> kept) const;    ///< kept: [groups], real counts allowed
   /// d ms / d kept: a staircase has no useful derivative, so this is the slope between 8 units less
-  /// and 8 more of each group, as far as they exist. [groups]
+  /// and 8 more of each group, as far as they exist; of a branch, what it takes. [groups]
   std::vector<double> Slope(std::span<const double> kept) const;
 
   void Correct(const Correction& correction) { correction_ = correction; }
@@ -75,7 +77,8 @@ class LatencyModel {
   std::vector<int64_t> units_;
   std::vector<AxisCount> axes_;
   std::vector<Op> ops_;
-  std::vector<std::vector<int32_t>> ops_of_group_;  // [groups]: ops whose widths follow the group
+  std::vector<std::vector<int32_t>> ops_of_group_;  // [groups]: ops that follow the group
+  std::vector<double> least_;                       // [groups]: 0 for branches
   Correction correction_;
 };
 

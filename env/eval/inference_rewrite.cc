@@ -92,10 +92,18 @@ ValueId InferenceRewrite::AddStored(const std::string& name, const Tensor& tenso
   return static_cast<ValueId>(graph_.values.size() - 1);
 }
 
+/// Null for what is no tensor with memory of its own.
+const void* InferenceRewrite::MemoryOf(ValueId id) const {
+  if (!sample(id).defined() || !sample(id).has_storage()) return nullptr;
+  const void* memory = sample(id).storage().unsafeGetStorageImpl();
+  for (auto same = same_memory_.find(memory); same != same_memory_.end();
+       same = same_memory_.find(memory))
+    memory = same->second;
+  return memory;
+}
+
 bool InferenceRewrite::SharesMemory(ValueId a, ValueId b) const {
-  if (a == b) return true;
-  return sample(a).defined() && sample(b).defined() && sample(a).has_storage() &&
-         sample(b).has_storage() && sample(a).storage().is_alias_of(sample(b).storage());
+  return a == b || (MemoryOf(a) != nullptr && MemoryOf(a) == MemoryOf(b));
 }
 
 bool InferenceRewrite::WrittenBetween(ValueId id, int32_t first, int32_t last) const {
@@ -196,6 +204,7 @@ void InferenceRewrite::CastTo(at::ScalarType dtype) {
 }
 
 void InferenceRewrite::ApplyAll(at::ScalarType dtype) {
+  DropIdle();
   FoldBatchNorm();
   UseChannelsLast();
   const std::vector<std::string> names = network_.store.CanonicalNames();

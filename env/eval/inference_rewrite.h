@@ -24,6 +24,8 @@ class InferenceRewrite {
   /// Ops that are to stay as they are: candidates change their literals.
   void Keep(std::set<std::string> ops) { kept_ = std::move(ops); }
 
+  /// Copies nothing needs, dropout, ReLU of a ReLU.
+  void DropIdle();
   /// batch_norm behind a convolution or linear layer that nothing else reads: into its weights.
   void FoldBatchNorm();
   /// Convolution weights to channels_last.
@@ -75,11 +77,13 @@ class InferenceRewrite {
   std::optional<Tensor> Stored(ValueId id) const;
   ValueId AddStored(const std::string& name, const Tensor& tensor, Origin origin);
   Origin OriginOf(ValueId stored) const;
+  const void* MemoryOf(ValueId id) const;
   bool SharesMemory(ValueId a, ValueId b) const;
   bool WrittenBetween(ValueId id, int32_t first, int32_t last) const;
   bool MayOverwrite(ValueId id, int32_t position) const;
   void Remove(int32_t index);
 
+  ValueId HandedOn(int32_t index) const;
   bool FoldInto(int32_t producer, int32_t norm);
   bool CanFuse(const Op& op) const;
   std::optional<Activation> ActivationOf(int32_t index) const;
@@ -93,7 +97,8 @@ class InferenceRewrite {
   Network network_;
   Graph& graph_;                 // of network_
   std::vector<Tensor> samples_;  // by value: what it was in one run; keeps the memory apart
-  std::vector<bool> removed_;    // by op
+  std::map<const void*, const void*> same_memory_;  // of samples that became one
+  std::vector<bool> removed_;                       // by op
   std::map<std::string, Origin> origins_;
   std::set<std::string> kept_;  // names of ops
   int64_t fused_ = 0;

@@ -43,18 +43,23 @@ class ThreadCount {
 };
 
 /// Widths of the n-th cut: about one ratio, everywhere another; every second one in eights, as one
-/// who cares about latency would cut.
+/// who cares about latency would cut. Every fourth branch is gone.
 std::vector<int64_t> SampleCut(const Space& space, uint64_t number) {
   Rng rng(0, number, "latency/cuts");
   const double ratio = rng.Uniform(0.2, 1);
   std::vector<int64_t> kept;
   for (const Group& group : space.groups()) {
     const double own = std::clamp(ratio + rng.Uniform(-0.3, 0.3), 0.05, 1.0);
+    if (group.least == 0) {
+      kept.push_back(rng.Uniform() < 0.75);
+      continue;
+    }
     int64_t step = group.blocks;
     if (number % 2 == 1 && group.units >= 16) step = std::lcm<int64_t>(step, 8);
     const auto count =
         std::llround(own * static_cast<double>(group.units) / static_cast<double>(step)) * step;
-    kept.push_back(std::clamp<int64_t>(count, std::min(step, group.units), group.units));
+    kept.push_back(std::clamp<int64_t>(count, std::max(group.least, std::min(step, group.units)),
+                                       group.units));
   }
   return kept;
 }

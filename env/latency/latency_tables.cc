@@ -86,19 +86,19 @@ class Tables {
 
   /// Kept counts of a direction's groups at each of its points.
   std::vector<std::vector<int64_t>> PointsOf(const Direction& direction, size_t most) const {
-    const auto blocks = [&](int32_t group) {
-      return space_.groups()[static_cast<size_t>(group)].blocks;
-    };
-    const int64_t step = direction.groups.size() == 1 ? blocks(direction.groups[0]) : 1;
+    const auto& groups = space_.groups();
+    const int64_t step =
+        direction.groups.size() == 1 ? groups[static_cast<size_t>(direction.groups[0])].blocks : 1;
     const int64_t full = direction.full > 0 ? direction.full : 64;
     std::vector<std::vector<int64_t>> points;
     for (const int64_t width : WidthGrid(full, step, most)) {
       const double share = static_cast<double>(width) / static_cast<double>(full);
       std::vector<int64_t> kept;
-      for (const int32_t group : direction.groups) {
-        const int64_t units = units_[static_cast<size_t>(group)], block = blocks(group);
-        const double wanted = share * static_cast<double>(units) / static_cast<double>(block);
-        kept.push_back(std::clamp<int64_t>(std::llround(wanted) * block, block, units));
+      for (const int32_t index : direction.groups) {
+        const Group& group = groups[static_cast<size_t>(index)];
+        const double blocks = share * static_cast<double>(group.units / group.blocks);
+        kept.push_back(
+            std::clamp<int64_t>(std::llround(blocks) * group.blocks, group.least, group.units));
       }
       if (points.empty() || points.back() != kept) points.push_back(std::move(kept));
     }
@@ -163,6 +163,7 @@ class Tables {
     const OpCalls::Facts& facts = calls_.facts()[op];
     LatencyModel::Op made;
     made.heavy = facts.heavy;
+    made.branches = facts.branches;
     const std::vector<Direction> directions = DirectionsOf(facts);
     const size_t most = directions.size() == 2 ? kMostTogether : kMostAlone;
     std::vector<std::vector<std::vector<int64_t>>> points;

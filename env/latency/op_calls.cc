@@ -92,11 +92,11 @@ OpCalls::OpCalls(const Space& space, int64_t batch, at::ScalarType dtype, at::De
   FollowCuts(origins);
 
   std::vector<int64_t> fewer;  // about half of every group
-  for (const Group& group : space.groups())
-    fewer.push_back(std::max(group.blocks, group.units / 2 / group.blocks * group.blocks));
+  for (const Group& group : space.groups()) fewer.push_back(group.Keepable((group.units + 1) / 2));
   edited_.assign(network_.graph.ops.size(), false);
   for (const ArgEdit& edit : EditsAt(fewer)) edited_[static_cast<size_t>(edit.op)] = true;
   for (size_t op = 0; op < network_.graph.ops.size(); ++op) facts_.push_back(FactsOf(op));
+  FollowBranches(origins);
 }
 
 void OpCalls::Record(int64_t batch, at::ScalarType dtype) {
@@ -152,6 +152,35 @@ void OpCalls::FollowCuts(const std::map<std::string, InferenceRewrite::Origin>& 
     if (shape == nullptr) continue;
     for (size_t axis = 0; axis < layout.axes.size() && axis < shape->axes.size(); ++axis)
       if (!(axis == 0 ? keeps_rows : rows_only)) layout.axes[axis] = shape->axes[axis];
+  }
+}
+
+/// An op goes with a branch when it makes what only the branch needs, reads the branch's weights (a
+/// convolution into which the addition was fused), or is the addition alone.
+void OpCalls::FollowBranches(const std::map<std::string, InferenceRewrite::Origin>& origins) {
+  const Graph& source = space_.network().graph;
+  for (const Branch& branch : space_.branches()) {
+    std::set<ValueId> made;
+    for (const int32_t op : branch.ops)
+      for (const ValueId output : source.ops[static_cast<size_t>(op)].outputs) made.insert(output);
+    const ValueId sum = source.ops[static_cast<size_t>(branch.op)].outputs.front();
+    const std::set<std::string> weights(branch.stored.begin(), branch.stored.end());
+    const auto belongs = [&](const Op& op) {
+      bool reads_own = false, reads_other = false;
+      for (const Use& use : UsesOf(op)) {
+        const std::string& target = network_.graph.values[static_cast<size_t>(use.value)].target;
+        if (target.empty()) continue;
+        const std::string name = network_.store.Canonical(target);
+        const auto origin = origins.find(name);
+        const bool own = weights.contains(origin == origins.end() ? name : origin->second.source);
+        (own ? reads_own : reads_other) = true;
+      }
+      return reads_own || std::ranges::any_of(op.outputs, [&](ValueId value) {
+               return made.contains(value) || (value == sum && !reads_other);
+             });
+    };
+    for (size_t op = 0; op < facts_.size(); ++op)
+      if (belongs(network_.graph.ops[op])) facts_[op].branches.push_back(branch.group);
   }
 }
 

@@ -28,12 +28,13 @@ class OpCalls {
 
   /// What an op's time depends on.
   struct Facts {
-    bool measured = false;         ///< false: computes sizes or returns nothing
-    bool heavy = false;            ///< reads weights or multiplies matrices
-    bool view = false;             ///< makes another view of what is there: no work at any width
-    std::vector<int32_t> groups;   ///< that a size follows, ascending
-    std::vector<AxisCount> axes;   ///< that follow them; no two alike
-    LatencyModel::Width elements;  ///< of all tensors it reads and makes; terms index `axes`
+    bool measured = false;          ///< false: computes sizes or returns nothing
+    bool heavy = false;             ///< reads weights or multiplies matrices
+    bool view = false;              ///< makes another view of what is there: no work at any width
+    std::vector<int32_t> groups;    ///< that a size follows, ascending
+    std::vector<AxisCount> axes;    ///< that follow them; no two alike
+    LatencyModel::Width elements;   ///< of all tensors it reads and makes; terms index `axes`
+    std::vector<int32_t> branches;  ///< groups of the residual branches it goes with, ascending
   };
   const std::vector<Facts>& facts() const { return facts_; }
   std::string Name(size_t op) const;  ///< "aten::linear at 'blocks.0.mlp.fc1'"
@@ -52,6 +53,7 @@ class OpCalls {
   };
   void Record(int64_t batch, at::ScalarType dtype);
   void FollowCuts(const std::map<std::string, InferenceRewrite::Origin>& origins);
+  void FollowBranches(const std::map<std::string, InferenceRewrite::Origin>& origins);
   Facts FactsOf(size_t op) const;
   int64_t SizeAt(const ValueLayout& layout, size_t axis, std::span<const double> kept) const;
   Tensor Make(ValueId id, std::span<const double> kept) const;

@@ -70,6 +70,27 @@ Selection SelectFirst(const Space& space, const std::vector<int64_t>& counts) {
   return SelectTop(space, equal, counts);
 }
 
+std::string SelectionFault(const Group& group, std::span<const int64_t> kept) {
+  if (std::ssize(kept) < group.least)
+    return Str("keeps ", kept.size(), " units, at least ", group.least, " have to stay");
+  if (kept.empty()) return "";
+  if (std::ranges::adjacent_find(kept, std::greater_equal()) != kept.end())
+    return "keeps units that are not in ascending order";
+  for (const int64_t unit : {kept.front(), kept.back()})
+    if (unit < 0 || unit >= group.units) return Str("keeps unit ", unit, " of ", group.units);
+  std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
+  for (const int64_t unit : kept)
+    ++per_block[static_cast<size_t>(unit / (group.units / group.blocks))];
+  if (std::ranges::adjacent_find(per_block, std::not_equal_to()) != per_block.end())
+    return Str("keeps unequal counts in its ", group.blocks, " blocks");
+  for (const std::vector<int64_t>& part : group.parts)
+    if (std::ranges::none_of(part,
+                             [&](int64_t unit) { return std::ranges::binary_search(kept, unit); }))
+      return Str("keeps none of the ", part.size(), " units from ", part.front(),
+                 " on, which are all there is along an axis");
+  return "";
+}
+
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection) {
   std::vector<uint8_t> mask(static_cast<size_t>(space.total_units()), 0);
   for (size_t g = 0; g < selection.size(); ++g)
@@ -92,27 +113,8 @@ void CheckSelection(const Space& space, const Selection& selection) {
   ESPALIER_CHECK(selection.size() == space.groups().size(), "selection has ", selection.size(),
                  " groups, the space ", space.groups().size());
   for (size_t g = 0; g < selection.size(); ++g) {
-    const Group& group = space.groups()[g];
-    const auto& kept = selection[g];
-    ESPALIER_CHECK(static_cast<int64_t>(kept.size()) >= group.least, group.name, ": ", kept.size(),
-                   " units are kept, at least ", group.least, " have to be");
-    if (kept.empty()) continue;
-    ESPALIER_CHECK(std::is_sorted(kept.begin(), kept.end()) &&
-                       std::adjacent_find(kept.begin(), kept.end()) == kept.end() &&
-                       kept.front() >= 0 && kept.back() < group.units,
-                   group.name, ": kept units must be ascending and below ", group.units);
-    const int64_t run = group.units / group.blocks;
-    std::vector<int64_t> per_block(static_cast<size_t>(group.blocks), 0);
-    for (const int64_t unit : kept) ++per_block[static_cast<size_t>(unit / run)];
-    for (const int64_t count : per_block)
-      ESPALIER_CHECK(count == per_block[0] && count > 0, group.name,
-                     ": blocks keep unequal counts");
-    for (const std::vector<int64_t>& part : group.parts)
-      ESPALIER_CHECK(
-          std::ranges::any_of(part,
-                              [&](int64_t unit) { return std::ranges::binary_search(kept, unit); }),
-          group.name, ": none of the ", part.size(), " units from ", part.front(),
-          " on stays, which are all there is along an axis");
+    const std::string fault = SelectionFault(space.groups()[g], selection[g]);
+    ESPALIER_CHECK(fault.empty(), space.groups()[g].name, " ", fault);
   }
 }
 

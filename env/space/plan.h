@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,9 @@ Selection SelectTop(const Space& space, const std::vector<std::vector<double>>& 
                     const std::vector<int64_t>& counts);
 /// As many of each group, the first ones of every block: where only widths matter.
 Selection SelectFirst(const Space& space, const std::vector<int64_t>& counts);
+/// Why these units of a group cannot be all that stays ("keeps unequal counts in its 4 blocks");
+/// empty when they can. MakePlan refuses a Selection with a fault.
+std::string SelectionFault(const Group& group, std::span<const int64_t> kept);
 /// [total_units] 1 = kept.
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection);
 /// The same, with units whose parent (their head) is removed taken out too.

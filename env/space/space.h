@@ -42,7 +42,9 @@ struct Group {
   /// Units of one block must be kept in equal number in every block; 1 = no constraint. Unit u is
   /// in block u / (units / blocks).
   int64_t blocks = 1;
-  int64_t least = 1;  ///< units that have to stay; 0 for a branch
+  int64_t least = 1;  ///< units that have to stay, whole blocks; 0 for a branch
+  /// The largest number of units that can stay and is no more than `count`, or else `least`.
+  int64_t Keepable(int64_t count) const { return std::max(least, count / blocks * blocks); }
   /// Units that are all there is along an axis of some value, such as the smaller part of a split:
   /// one of each set has to stay. Ascending.
   std::vector<std::vector<int64_t>> parts{};

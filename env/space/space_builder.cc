@@ -175,7 +175,7 @@ void SpaceBuilder::AddGroup(const std::vector<int32_t>& members, int64_t blocks,
   group.name = UniqueName(ModuleOf(tracer_.AxisOf(classes[members.front()].root).parameter));
   group.kind = kind;
   group.units = static_cast<int64_t>(members.size());
-  group.blocks = blocks;
+  group.blocks = group.least = blocks;
   std::vector<std::span<const int64_t>> units;
   for (const int32_t index : members) {
     units.push_back(classes[index].ids);

@@ -160,9 +160,7 @@ json MeasureCut(std::istream& in) {
     const auto scores = ScoreGroups(*criterion, space, space.network().store, 0);
     stage("scores");
     std::vector<int64_t> counts;
-    for (const Group& group : space.groups())
-      counts.push_back(
-          std::max({group.least, group.blocks, group.units / 2 / group.blocks * group.blocks}));
+    for (const Group& group : space.groups()) counts.push_back(group.Keepable(group.units / 2));
     const Plan plan = MakePlan(space, SelectTop(space, scores, counts));
     stage("plan");
     const Network cut = Cut(space.network(), plan);

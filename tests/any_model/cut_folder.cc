@@ -81,9 +81,7 @@ void CutDepth(const fs::path& file, const Network& network, const Batches& batch
   const Space space = BuildSpace(network, {.depth = true});
   if (space.branches().empty()) return;
   std::vector<int64_t> counts;
-  for (const Group& group : space.groups())
-    counts.push_back(
-        std::max({group.least, group.blocks, group.units / 2 / group.blocks * group.blocks}));
+  for (const Group& group : space.groups()) counts.push_back(group.Keepable(group.units / 2));
   for (size_t i = 0; i < space.branches().size(); ++i)
     counts[static_cast<size_t>(space.branches()[i].group)] = i % 2 == 0 ? 0 : 1;
   const auto scores = ScoreGroups(L1Norm(L1NormConfig()), space, space.network().store, 0);

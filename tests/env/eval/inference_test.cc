@@ -143,6 +143,45 @@ TEST_F(InferenceUnit, AViewOfTheShortcutThatIsReadLaterKeepsIt) {
   EXPECT_EQ(CountOps(fast, kInPlace), 0);
 }
 
+TEST_F(InferenceUnit, ACopyThatNothingNeedsIsDroppedAndTheReluBehindIt) {
+  const ValueId copy = b_.Call("aten::clone", "", {{"self", x_}});
+  const Network fast = Check(InPlace("aten::relu_", b_.Dropout(b_.Relu(copy), 0.5)));
+  EXPECT_EQ(CountOps(fast, "aten::clone"), 0);
+  EXPECT_EQ(CountOps(fast, "aten::relu"), 0);
+  EXPECT_EQ(CountOps(fast, "aten::relu_"), 0);
+  EXPECT_EQ(CountOps(fast, "aten::dropout"), 0);
+}
+
+TEST_F(InferenceUnit, ACopyStaysWhereOneOfTheTwoIsOverwrittenAndBothAreRead) {
+  const ValueId copy = b_.Call("aten::clone", "", {{"self", x_}});
+  const ValueId changed = InPlace("aten::sigmoid_", x_);
+  const Network fast = Check(b_.Add(changed, copy));
+  EXPECT_EQ(CountOps(fast, "aten::clone"), 1);
+}
+
+TEST_F(InferenceUnit, ACopyOfWhatIsReadNoMoreIsDroppedThoughItIsOverwritten) {
+  const ValueId copy = b_.Call("aten::clone", "", {{"self", x_}});
+  const Network fast = Check(InPlace("aten::sigmoid_", copy));
+  EXPECT_EQ(CountOps(fast, "aten::clone"), 0);
+}
+
+TEST_F(InferenceUnit, AnAdditionDoesNotOverwriteWhatADroppedCopysViewStillReads) {
+  const ValueId view = b_.Dropout(b_.Call("aten::clone", "", {{"self", x_}}), 0.5);
+  const ValueId y = Branch("conv2", b_.Relu(Branch("conv1", x_)));
+  const ValueId sum = b_.Relu(b_.Add(y, x_));
+  const Network fast =
+      Check(b_.Add(sum, b_.Call("aten::mul", "Tensor", {{"self", view}, {"other", view}})));
+  EXPECT_EQ(CountOps(fast, kInPlace), 0);
+  EXPECT_EQ(CountOps(fast, "aten::clone"), 0);
+}
+
+TEST_F(InferenceUnit, AReluOfWhatWasChangedInPlaceStays) {
+  const ValueId before = b_.Relu(Branch("conv1", x_));
+  b_.Call("aten::sub_", "Tensor", {{"self", before}, {"other", x_}});
+  const Network fast = Check(b_.Relu(before));
+  EXPECT_EQ(CountOps(fast, "aten::relu"), 1);
+}
+
 TEST_F(InferenceUnit, AConvolutionOfItsOwnShortcutIsNotInPlace) {
   const Network fast = Check(b_.Relu(b_.Add(Branch("conv1", x_), x_)));
   EXPECT_EQ(CountOps(fast, kInPlace), 0);

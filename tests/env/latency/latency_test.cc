@@ -5,6 +5,7 @@
 #include "env/base/error.h"
 #include "env/base/interrupt.h"
 #include "env/cost/budget.h"
+#include "env/space/plan.h"
 #include "tests/env/latency/fake_meter.h"
 #include "tests/env/latency/networks.h"
 #include "tests/support/temp_folder.h"
@@ -63,6 +64,31 @@ TEST(LatencyUnit, WholeNetworksCorrectTheSumAndTheErrorIsThatOfOthers) {
     const auto sums = measured.model->SumsAt(Full(space));
     EXPECT_NEAR(fit.heavy * sums.heavy_ms + fit.light * sums.light_ms + fit.overhead_ms,
                 1.4 * (sums.heavy_ms + sums.light_ms) + 0.3, 0.02);
+  }
+}
+
+TEST(LatencyUnit, ABranchThatGoesTakesItsTimeAlong) {
+  for (const Network& network : {ConvNet(), BuildModel("resnet20", {.shortcut = "projection"})}) {
+    SCOPED_TRACE(network.name);
+    const Space space = BuildSpace(network, {.depth = true});
+    ASSERT_FALSE(space.branches().empty());
+    FakeMeter meter(SmoothTime);
+    LatencyCache cache{nlohmann::json()};
+    const auto measured = Measure(space, meter, cache, {.networks = 0, .held_out = 6});
+    EXPECT_LT(measured.worst_error, 0.05);
+    const auto slope = measured.model->Slope(Full(space));
+    for (const Branch& branch : space.branches()) {
+      const auto group = static_cast<size_t>(branch.group);
+      std::vector<double> without = Full(space);
+      without[group] = 0;
+      const double saved = measured.model->Ms(Full(space)) - measured.model->Ms(without);
+      Selection selection = KeepAll(space);
+      selection[group].clear();
+      const Network cut = Cut(space.network(), MakePlan(space, selection));
+      const double whole = MeasureNetwork(space.network(), {}, at::kCPU, meter, nullptr);
+      EXPECT_NEAR(saved, whole - MeasureNetwork(cut, {}, at::kCPU, meter, nullptr), 0.02 * whole);
+      EXPECT_NEAR(slope[group], saved, 1e-9);
+    }
   }
 }
 

@@ -29,7 +29,7 @@ inline Selection RandomSelection(const Space& space, uint64_t seed) {
     if (group.least == 0) return static_cast<int64_t>(rng.Index(2));
     const int64_t run = group.units / group.blocks;
     const auto any = 1 + static_cast<int64_t>(rng.Index(static_cast<uint64_t>(run)));
-    return std::max(group.least, group.blocks * any);
+    return group.Keepable(group.blocks * any);
   });
 }
 
@@ -37,7 +37,7 @@ inline Selection RandomSelection(const Space& space, uint64_t seed) {
 inline Selection RandomHalf(const Space& space, uint64_t seed) {
   return SelectAtRandom(space, seed, [](const Group& group, Rng& rng) {
     if (group.least == 0) return static_cast<int64_t>(rng.Index(2));
-    return std::max({group.least, group.blocks, group.units / 2 / group.blocks * group.blocks});
+    return group.Keepable(group.units / 2);
   });
 }
 
