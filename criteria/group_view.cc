@@ -39,7 +39,7 @@ std::unordered_map<std::string, Stored> ViewParameters(const Space& space,
   std::unordered_map<std::string, int64_t> blocks;
   for (const Group& group : space.groups())
     for (const Member& member : group.members)
-      if (member.axis == 1) blocks[member.parameter] = member.blocks;
+      if (member.axis == 1 && member.blocks > 1) blocks[member.parameter] = member.blocks;
   for (const Group& group : space.groups())
     for (const Member& member : group.members) {
       Stored& stored = parameters[member.parameter];

@@ -250,7 +250,16 @@ void SpaceBuilder::MakeParts() {
   std::vector<std::set<std::vector<int64_t>>> parts(space_.groups_.size());
   std::vector<size_t> seen(space_.group_of_.size(), 0);  // by unit: the axis it was last met on
   size_t number = 0;
+  const auto begins_whole = [&](const std::vector<int32_t>& axis) {  // what is usual
+    const int32_t first = space_.group_of_unit(axis.front());
+    size_t count = 1;
+    while (count < axis.size() && axis[count] == axis[count - 1] + 1 &&
+           space_.group_of_unit(axis[count]) == first)
+      ++count;
+    return static_cast<int64_t>(count) == space_.groups_[static_cast<size_t>(first)].units;
+  };
   const auto add = [&](const std::vector<int32_t>& axis) {
+    if (begins_whole(axis)) return;
     ++number;
     std::map<int32_t, std::vector<int64_t>> found;  // group -> its units here
     for (const int32_t unit : axis) {
@@ -260,7 +269,7 @@ void SpaceBuilder::MakeParts() {
       std::vector<int64_t>& units = found[index];
       units.push_back(unit - space_.offsets_[static_cast<size_t>(index)]);
       const Group& group = space_.groups_[static_cast<size_t>(index)];
-      if (std::ssize(units) == group.units) return;  // whole: what is usual
+      if (std::ssize(units) == group.units) return;
     }
     const auto keeps_one = [&](const auto& entry) {
       const Group& group = space_.groups_[static_cast<size_t>(entry.first)];
