@@ -206,7 +206,10 @@ class Page {
     item("removed units overwritten with noise",
          Str(proof["invariance_units"].get<int64_t>(), " units, output ",
              proof["invariance_exact"].get<bool>() ? "unchanged to the last bit" : "CHANGED"));
-    item("control: masked against uncut", Scientific(proof["control"]) + " relative");
+    const double noise = proof.value("noise", 0.0);
+    item("control: masked against uncut",
+         Scientific(proof["control"]) + " relative" +
+             (noise > 0 ? Str(", with noise of ", noise, " deviations in what goes") : ""));
     hash("source weights", "source_sha256");
     hash("cut weights", "pruned_sha256");
     hash("plan", "plan_sha256");

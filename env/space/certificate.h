@@ -16,7 +16,8 @@ namespace espalier {
 /// precision with randomised batch-norm statistics, so that leaks are visible.
 /// Invariance: zero all reads of a random half of the units, then overwrite their producer rows
 /// with noise: the output must not change by a single bit. Control: the uncut output differs from M
-/// by more than 1e-2 relative, else the test proves nothing.
+/// by more than 1e-2 relative, else the test proves nothing; where weights that hardly matter were
+/// removed, with these overwritten by noise, which must not reach M.
 struct Certificate {
   bool passed = false;
   double max_abs_error = 0;      ///< float32, the real weights, worst of two batch sizes
@@ -29,7 +30,8 @@ struct Certificate {
   bool invariance_exact = false;
   int64_t invariance_units = 0;  ///< units in the random half
   double control = 0;            ///< relative difference of original and masked output
-  std::string failure;           ///< first differing op, when it failed
+  double noise = 0;     ///< that the control needed, in deviations of each weight; 0 = none
+  std::string failure;  ///< first differing op, when it failed
   std::string source_sha256, pruned_sha256, plan_sha256;  ///< weight hashes, plan JSON hash
 };
 

@@ -18,6 +18,7 @@ nlohmann::json ToJson(const Certificate& c) {
           {"invariance_exact", c.invariance_exact},
           {"invariance_units", c.invariance_units},
           {"control", c.control},
+          {"noise", c.noise},
           {"failure", c.failure},
           {"source_sha256", c.source_sha256},
           {"pruned_sha256", c.pruned_sha256},
@@ -38,6 +39,7 @@ Certificate CertificateFromJson(const nlohmann::json& json) {
     c.invariance_exact = JsonMember(json, "invariance_exact", BoolOf);
     c.invariance_units = JsonMember(json, "invariance_units", IntOf);
     c.control = JsonMember(json, "control", NumberOf);
+    if (json.contains("noise")) c.noise = JsonMember(json, "noise", NumberOf);
     c.failure = JsonMember(json, "failure", TextOf);
     c.source_sha256 = JsonMember(json, "source_sha256", TextOf);
     c.pruned_sha256 = JsonMember(json, "pruned_sha256", TextOf);

@@ -262,6 +262,61 @@ TEST(CertificateUnit, FailsWhenTheCutGivesNoNumbers) {
   EXPECT_GT(certificate.max_rel_error, 1);
 }
 
+/// One unit of the group goes.
+Selection AllBut(const Space& space, const std::string& group, int64_t unit) {
+  Selection selection = KeepAll(space);
+  std::erase(selection[static_cast<size_t>(space.FindGroup(group))], unit);
+  return selection;
+}
+
+TEST(CertificateUnit, UnitsThatDoNotMatterArePutToTheProofWithNoise) {
+  Builder b("dead unit", 1);
+  const ValueId x = b.Conv2d("a", b.Input("x", {2, 3, 6, 6}), 3, 8, {.padding = 1});
+  Network net = b.Finish({b.Conv2d("b", b.Relu(x), 8, 4, {.padding = 1})});
+  for (const char* name : {"a.weight", "b.weight"}) {  // as a sparsity training leaves it
+    const Tensor weight = net.store.Get(name).clone();
+    weight.select(name[0] == 'a' ? 0 : 1, 5).zero_();
+    net.store.Set(name, weight);
+  }
+  const Space space = BuildSpace(net);
+  const Selection selection = AllBut(space, "a", 5);
+  const Plan plan = MakePlan(space, selection);
+  const Network cut = Cut(net, plan);
+  const Certificate certificate = Certify(space, selection, plan, cut);
+  EXPECT_TRUE(certificate.passed) << certificate.failure;
+  EXPECT_GT(certificate.noise, 0);
+  EXPECT_GE(certificate.control, 1e-2);
+  EXPECT_EQ(CertificateFromJson(ToJson(certificate)).noise, certificate.noise);
+
+  const Selection other = AllBut(space, "a", 2);  // one that matters
+  const Plan plan_of_other = MakePlan(space, other);
+  EXPECT_EQ(Certify(space, other, plan_of_other, Cut(net, plan_of_other)).noise, 0);
+  EXPECT_FALSE(Certify(space, other, plan_of_other, cut).passed);
+}
+
+TEST(CertificateUnit, OneOfManyUnitsOfADeepNetworkCanGo) {
+  const Network net = BuildModel("vgg16_bn_cifar");
+  const Space space = BuildSpace(net);
+  Selection selection = KeepAll(space);
+  selection.front().pop_back();
+  const Plan plan = MakePlan(space, selection);
+  const Certificate certificate = Certify(space, selection, plan, Cut(net, plan));
+  EXPECT_TRUE(certificate.passed) << certificate.failure << " control " << certificate.control;
+}
+
+TEST(CertificateUnit, FailsWhereNothingReachesTheOutput) {
+  Builder b("nothing", 1);
+  const ValueId x = b.Conv2d("a", b.Input("x", {2, 3, 6, 6}), 3, 8, {.padding = 1});
+  const ValueId none = b.Call("aten::mul", "Scalar", {{"self", x}, {"other", c10::IValue(0.0)}});
+  const Network net = b.Finish({b.Conv2d("b", none, 8, 4, {.padding = 1, .bias = true})});
+  const Space space = BuildSpace(net);
+  const Selection selection = AllBut(space, "a", 5);
+  const Plan plan = MakePlan(space, selection);
+  const Certificate certificate = Certify(space, selection, plan, Cut(net, plan));
+  EXPECT_FALSE(certificate.passed);
+  EXPECT_NE(certificate.failure.find("never reaches an output"), std::string::npos);
+}
+
 TEST(CertificateUnit, TakesAccountOfWhatFloat32MakesOfLargeNumbers) {
   Builder b("large", 1);
   ValueId x = b.Relu(b.Linear("a", b.Input("x", {2, 12}), 12, 32));
