@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
+#include <set>
 
 #include "env/base/error.h"
 #include "env/graph/pt2_arguments.h"
@@ -56,10 +58,12 @@ class ProgramPatcher {
     const ordered_json old = std::move(graph_["nodes"]);
     std::map<std::string, size_t> places;  // name -> index in `old`
     for (size_t i = 0; i < old.size(); ++i) places.emplace(NodeName(json(old[i]), i), i);
+    const std::set<std::string> gone = ValuesGone();
     size_t done = 0;  // nodes of `old` that are dealt with
     const auto assertions_until = [&](size_t end) {
       for (; done < end; ++done)
-        if (IsAssertion(json(old[done])) && !ChecksSizes(old[done])) nodes.push_back(old[done]);
+        if (IsAssertion(json(old[done])) && !ChecksSizes(old[done]) && !Reads(old[done], gone))
+          nodes.push_back(old[done]);
     };
     for (const Op& op : network_.graph.ops) {
       const auto place = places.find(op.name);
@@ -73,6 +77,25 @@ class ProgramPatcher {
     }
     assertions_until(old.size());
     graph_["nodes"] = std::move(nodes);
+  }
+
+  /// Names of results that no op makes any more.
+  std::set<std::string> ValuesGone() const {
+    std::set<std::string> gone;
+    for (const Value& value : network_.graph.values)
+      if (value.kind == ValueKind::kResult) gone.insert(value.name);
+    for (const Op& op : network_.graph.ops)
+      for (const ValueId output : op.outputs)
+        gone.erase(network_.graph.values[static_cast<size_t>(output)].name);
+    return gone;
+  }
+
+  static bool Reads(const ordered_json& node, const std::set<std::string>& names) {
+    return std::ranges::any_of(node.at("inputs"), [&](const ordered_json& input) {
+      const ordered_json& arg = input.at("arg");
+      return arg.contains("as_tensor") &&
+             names.contains(arg.at("as_tensor").at("name").get<std::string>());
+    });
   }
 
   /// An assertion about literal sizes may no longer hold.

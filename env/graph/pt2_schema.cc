@@ -11,7 +11,7 @@ namespace {
 template <typename T, size_t kCount>
 using Table = std::array<std::pair<int64_t, T>, kCount>;
 
-constexpr Table<at::ScalarType, 13> kDtypes = {{{1, at::kByte},
+constexpr Table<at::ScalarType, 14> kDtypes = {{{1, at::kByte},
                                                 {2, at::kChar},
                                                 {3, at::kShort},
                                                 {4, at::kInt},
@@ -19,6 +19,7 @@ constexpr Table<at::ScalarType, 13> kDtypes = {{{1, at::kByte},
                                                 {6, at::kHalf},
                                                 {7, at::kFloat},
                                                 {8, at::kDouble},
+                                                {10, at::kComplexFloat},
                                                 {12, at::kBool},
                                                 {13, at::kBFloat16},
                                                 {28, at::kUInt16},

@@ -25,20 +25,11 @@ constexpr uint64_t kPrefix = 8;               // bytes of the header length
 
 const std::vector<std::pair<std::string, at::ScalarType>>& Dtypes() {
   static const std::vector<std::pair<std::string, at::ScalarType>> table = {
-      {"BOOL", at::kBool},
-      {"U8", at::kByte},
-      {"I8", at::kChar},
-      {"I16", at::kShort},
-      {"U16", at::kUInt16},
-      {"F16", at::kHalf},
-      {"BF16", at::kBFloat16},
-      {"I32", at::kInt},
-      {"U32", at::kUInt32},
-      {"F32", at::kFloat},
-      {"F64", at::kDouble},
-      {"I64", at::kLong},
-      {"U64", at::kUInt64},
-      {"F8_E4M3", at::kFloat8_e4m3fn},
+      {"BOOL", at::kBool},          {"U8", at::kByte},    {"I8", at::kChar},
+      {"I16", at::kShort},          {"U16", at::kUInt16}, {"F16", at::kHalf},
+      {"BF16", at::kBFloat16},      {"I32", at::kInt},    {"U32", at::kUInt32},
+      {"F32", at::kFloat},          {"F64", at::kDouble}, {"C64", at::kComplexFloat},
+      {"I64", at::kLong},           {"U64", at::kUInt64}, {"F8_E4M3", at::kFloat8_e4m3fn},
       {"F8_E5M2", at::kFloat8_e5m2}};
   return table;
 }

@@ -45,6 +45,8 @@ class StateDictPickle {
         return "DoubleStorage";
       case at::kHalf:
         return "HalfStorage";
+      case at::kComplexFloat:
+        return "ComplexFloatStorage";
       case at::kBFloat16:
         return "BFloat16Storage";
       case at::kLong:

@@ -58,8 +58,8 @@ std::vector<Tensor> RandomInputs(const Network& network, int64_t batch, uint64_t
   return inputs;
 }
 
-/// Explicit casts and constants of floating types as float64, for a run in double precision; what
-/// only asserts a type asserts nothing.
+/// Explicit casts and constants of floating and complex types as float64, for a run in double
+/// precision; what only asserts a type asserts nothing.
 Graph Widened(Graph graph) {
   static const std::set<std::string> kMakesFloats = {"aten::zeros", "aten::ones", "aten::empty"};
   for (Op& op : graph.ops)
@@ -70,9 +70,12 @@ Graph Widened(Graph graph) {
       if (!constant || op.handle.schema().arguments()[a].name() != "dtype") continue;
       const bool by_default =
           constant->isNone() && kMakesFloats.contains(op.handle.operator_name().name);
-      if (by_default ||
-          (constant->isInt() && at::isFloatingType(static_cast<at::ScalarType>(constant->toInt()))))
+      const auto type = constant->isInt() ? static_cast<at::ScalarType>(constant->toInt())
+                                          : at::ScalarType::Undefined;
+      if (by_default || at::isFloatingType(type))
         *constant = c10::IValue(static_cast<int64_t>(at::kDouble));
+      if (at::isComplexType(type))
+        *constant = c10::IValue(static_cast<int64_t>(at::kComplexDouble));
     }
   return graph;
 }
@@ -82,7 +85,9 @@ std::vector<Tensor> Rows(const std::vector<std::vector<Tensor>>& runs) {
   std::vector<Tensor> rows;
   for (const std::vector<Tensor>& outputs : runs) {
     std::vector<Tensor> flat;
-    for (const Tensor& output : outputs) flat.push_back(output.reshape({-1}).to(at::kDouble));
+    for (const Tensor& output : outputs)
+      flat.push_back(
+          (output.is_complex() ? at::view_as_real(output) : output).reshape({-1}).to(at::kDouble));
     // Masked positions of an attention may hold infinities: equal on both sides or an error.
     rows.push_back(
         at::nan_to_num(at::cat(flat), std::numeric_limits<double>::quiet_NaN(), 1e30, -1e30));

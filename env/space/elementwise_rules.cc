@@ -28,7 +28,7 @@ Operand OperandOf(const Call& c, ValueId value, int64_t rank) {
 Tensor AlongOneAxis(const Call& c, ValueId value, const Tensor& other) {
   const std::vector<int64_t> varying = VaryingAxes(other);
   if (!c.t.IsStored(value) || varying.size() != 1) return {};
-  if (!at::isFloatingType(c.t.MetaOf(value).dtype)) return {};
+  if (!HoldsNumbers(c.t.MetaOf(value).dtype)) return {};
   const std::string& name = c.t.StoredName(value);
   const int64_t axis = varying[0] - (c.out_rank() - c.rank(value));
   if (axis < 0 || c.t.sizes(value)[static_cast<size_t>(axis)] == 1) return {};
@@ -293,7 +293,8 @@ void AddElementwiseRules(LabelRules& rules) {
                    "mul_",     "div",         "div_",       "maximum",     "pow",
                    "eq",       "ne",          "lt",         "le",          "gt",
                    "ge",       "minimum",     "where",      "lerp",        "and",
-                   "or",       "logical_and", "logical_or", "remainder",   "addcmul"});
+                   "or",       "logical_and", "logical_or", "remainder",   "addcmul",
+                   "complex",  "polar"});
   add(Copy, {"copy_", "copy"});
   add(MaskedFill, {"masked_fill", "masked_fill_"});
   add(Prelu, {"prelu"});

@@ -4,6 +4,7 @@
 #include <ATen/ExpandUtils.h>
 
 #include <algorithm>
+#include <ranges>
 
 // What the families of label rules share. A rule says which coordinates are coupled and what labels
 // the outputs carry; an operator without a rule pins everything it reads.
@@ -240,8 +241,20 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
     return false;
   };
   const bool a_misses = misses(a_sizes, b), b_misses = misses(b_sizes, a);
-  if (a_misses && b_misses) {  // one tensor cannot carry both: the first stays a cut, unless it
-    // has far fewer or is of whole heads alone.
+  if (a_misses && b_misses) {  // one tensor cannot carry both
+    const auto axes = std::views::iota(int64_t{0}, a.dim());
+    const auto shared = [&](int64_t axis) { return a.size(axis) > 1 && b.size(axis) > 1; };
+    const bool all_units = a.gt(0).all().item<bool>() && b.gt(0).all().item<bool>();
+    if (all_units && std::ranges::any_of(axes, shared)) {  // dims that attend to each other: heads
+      Tensor a_heads = a, b_heads = b;
+      for (const int64_t axis : axes)
+        if (!shared(axis)) {
+          a_heads = Together(c, a_heads, axis);
+          b_heads = Together(c, b_heads, axis);
+        }
+      return Meet(c, a_heads, a_sizes, b_heads, b_sizes);
+    }
+    // The first stays a cut, unless it has far fewer or is of whole heads alone.
     const bool first =
         AreSlabs(c, a) != AreSlabs(c, b) ? AreSlabs(c, b) : 2 * a.numel() >= b.numel();
     const Tensor &stays = first ? a : b, &goes = first ? b : a;
@@ -270,6 +283,7 @@ void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {
     AddProductRules(*table);
     AddNormRules(*table);
     AddRecurrentRules(*table);
+    AddSpectralRules(*table);
     return table;
   }();
   const Op& op = tracer.network().graph.ops[static_cast<size_t>(op_index)];

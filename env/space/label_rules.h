@@ -40,6 +40,7 @@ void AddContractionRules(LabelRules& rules);
 void AddProductRules(LabelRules& rules);
 void AddNormRules(LabelRules& rules);
 void AddRecurrentRules(LabelRules& rules);
+void AddSpectralRules(LabelRules& rules);
 
 /// Applies the rule of one op.
 void ApplyLabelRule(LabelTracer& tracer, int32_t op_index);

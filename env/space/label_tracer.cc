@@ -125,7 +125,7 @@ Tensor LabelTracer::StoredElements(ValueId value, const std::string& layer) {
 Tensor LabelTracer::Usable(ValueId value, const std::string& layer) {
   if (value == kNoValue) return {};
   if (labels(value).defined()) return labels(value).ids;
-  if (!at::isFloatingType(MetaOf(value).dtype)) return {};
+  if (!HoldsNumbers(MetaOf(value).dtype)) return {};
   if (IsStored(value)) return StoredElements(value, layer);
   const auto moved = moved_.find(value);
   if (moved == moved_.end()) return {};

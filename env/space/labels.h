@@ -16,6 +16,11 @@ struct Labels {
   bool defined() const { return ids.defined(); }
 };
 
+/// Numbers that are computed with, so that a tensor of them can be cut; not indices or masks.
+inline bool HoldsNumbers(at::ScalarType dtype) {
+  return at::isFloatingType(dtype) || at::isComplexType(dtype);
+}
+
 /// Runs a data movement (reshape, permute, slice ...) on a tensor of the shape of its first
 /// argument, on numbers instead of data; reshapes go to the recorded sizes of the outputs. Empty
 /// when an argument is not known.

@@ -205,3 +205,40 @@ class OneKeyHead(Block):
     def attend(self, x):
         weights = torch.einsum("bhid,bjd->bhij", heads_of(self.q(x), HEADS), self.k(x)).softmax(-1)
         return self.proj(merge(torch.einsum("bhij,bjd->bhid", weights, self.v(x))))
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class ChannelAttention(Block):
+    """XCiT, Restormer: the dims of a head attend to each other, so that heads go as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.temperature = nn.Parameter(torch.rand(HEADS, 1, 1) + 0.5)
+        self.proj = nn.Linear(WIDTH, WIDTH)
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS).transpose(-2, -1) for layer in (self.q, self.k, self.v))
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        weights = (k @ q.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+        return self.proj(merge((weights @ v).transpose(-2, -1)))
+
+
+@micro(sequence(6), cut=["q", "k", "v"])
+class ComplexRotary(Block):
+    """Llama's own form: pairs of dims are complex numbers, turned by a stored complex table."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.proj = nn.Linear(WIDTH, WIDTH)
+        angle = torch.outer(torch.arange(6).float(), torch.rand(WIDTH // HEADS // 2))
+        self.register_buffer("turn", torch.polar(torch.ones_like(angle), angle))
+
+    def rotate(self, x):
+        pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * self.turn).flatten(3).type_as(x)
+
+    def attend(self, x):
+        q, k, v = (heads_of(layer(x), HEADS) for layer in (self.q, self.k, self.v))
+        return self.proj(merge(F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)))

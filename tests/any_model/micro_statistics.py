@@ -192,3 +192,20 @@ class ComputedPlaces(nn.Module):
         angles = torch.arange(6)[:, None] * speeds
         x = self.embed(x) + torch.cat((angles.sin(), angles.cos()), dim=-1)
         return self.out(F.gelu(self.inner(self.norm(x))).mean(1))
+
+
+@micro(image(3), cut=["a", "mixed", "b"])
+class FourierConvolution(nn.Module):
+    """LaMa: a convolution of the spectrum, real and imaginary parts as channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.mixed, self.b = conv(3, 8), nn.Conv2d(16, 16, 1), conv(8, 12)
+        self.head = Head(12)
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        spectrum = torch.fft.rfft2(x, norm="ortho")
+        real, imaginary = F.relu(self.mixed(torch.cat([spectrum.real, spectrum.imag], dim=1))).chunk(2, dim=1)
+        mixed = torch.fft.irfft2(torch.complex(real, imaginary), s=x.shape[-2:], norm="ortho")
+        return self.head(F.relu(self.b(x + mixed)))

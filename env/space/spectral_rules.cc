@@ -1,0 +1,56 @@
+#include <ATen/ATen.h>
+
+#include <numeric>
+
+#include "env/space/label_rules.h"
+
+// Complex numbers, whose two parts stay together, and Fourier transforms.
+
+namespace espalier {
+namespace {
+
+/// view_as_complex: [.., 2] -> [..]; view_as_real: [..] -> [.., 2].
+void AsComplex(const Call& c) {
+  const ValueId input = c.op.ValueArg("self");
+  const Tensor& ids = Data(c, input);
+  const int64_t last = c.rank(input) - 1;
+  if (ids.defined()) c.t.Set(c.out(), c.t.Canonical(Together(c, ids, last).squeeze(last)));
+}
+
+void AsReal(const Call& c) {
+  const Tensor& ids = Data(c, c.op.ValueArg("self"));
+  if (ids.defined()) c.t.Set(c.out(), ids.unsqueeze(-1));
+}
+
+/// Labels pass, but not along the axes that are transformed: `dim`, an axis, a list, or none for
+/// all.
+void Transform(const Call& c) {
+  const ValueId input = c.op.ValueArg("self");
+  if (!c.ids(input).defined()) return;
+  const c10::IValue* dim = c.Constant("dim");
+  std::vector<int64_t> axes(static_cast<size_t>(c.rank(input)));
+  std::iota(axes.begin(), axes.end(), 0);
+  if (dim == nullptr) return Opaque(c);
+  if (dim->isInt()) axes = {dim->toInt()};
+  if (dim->isIntList()) axes = dim->toIntVector();
+  for (const int64_t axis : axes)
+    if (c.ids(input).size(axis) > 1)
+      return c.t.PinAll(c.ids(input), Str(c.where(), ": transforms a prunable axis"));
+  c.t.Set(c.out(), c.ids(input));
+}
+
+}  // namespace
+
+void AddSpectralRules(LabelRules& rules) {
+  rules["aten::view_as_complex"] = AsComplex;
+  rules["aten::view_as_real"] = AsReal;
+  for (const char* name : {"real", "imag", "angle", "conj", "_conj", "conj_physical",
+                           "_conj_physical", "resolve_conj", "resolve_neg"})
+    rules[Str("aten::", name)] = CopyLabels;
+  for (const char* name : {"fft",   "ifft",   "rfft",   "irfft",  "hfft",     "ihfft",    "fft2",
+                           "ifft2", "rfft2",  "irfft2", "hfft2",  "ihfft2",   "fftn",     "ifftn",
+                           "rfftn", "irfftn", "hfftn",  "ihfftn", "fftshift", "ifftshift"})
+    rules[Str("aten::fft_", name)] = Transform;
+}
+
+}  // namespace espalier
