@@ -239,7 +239,7 @@ def export(folder, names):
             given, expected = {}, {}
             for size in batches:
                 args = inputs(size)
-                given.update({f"b{size}.in{i}": tensor for i, tensor in enumerate(args)})
+                given.update({f"b{size}.in{i}": tensor.clone() for i, tensor in enumerate(args)})
                 with torch.no_grad():
                     outputs = tensors_in(module(*args))
                 expected.update({f"b{size}.out{i}": tensor for i, tensor in enumerate(outputs)})
