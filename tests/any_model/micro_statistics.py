@@ -209,3 +209,20 @@ class FourierConvolution(nn.Module):
         real, imaginary = F.relu(self.mixed(torch.cat([spectrum.real, spectrum.imag], dim=1))).chunk(2, dim=1)
         mixed = torch.fft.irfft2(torch.complex(real, imaginary), s=x.shape[-2:], norm="ortho")
         return self.head(F.relu(self.b(x + mixed)))
+
+
+@micro(lambda batch: ((torch.randn(batch, 6, 6, 3),), {}), cut=["a", "b"])
+class GlobalFilter(nn.Module):
+    """GFNet: tokens mixed by a filter of their spectrum, stored as pairs of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 12)
+        self.filter = nn.Parameter(torch.randn(6, 4, 8, 2))
+        self.out = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = self.a(x)
+        spectrum = torch.fft.rfft2(self.norm(x), dim=(1, 2)) * torch.view_as_complex(self.filter)
+        x = x + torch.fft.irfft2(spectrum, s=(6, 6), dim=(1, 2))
+        return self.out(F.relu(self.b(x)).mean((1, 2)))
