@@ -5,6 +5,7 @@
 #include "env/base/error.h"
 #include "env/graph/archive_writer.h"
 #include "env/graph/io.h"
+#include "env/graph/storage_types.h"
 
 namespace espalier {
 namespace {
@@ -38,33 +39,10 @@ class StateDictPickle {
 
  private:
   static std::string StorageName(const std::string& name, at::ScalarType dtype) {
-    switch (dtype) {
-      case at::kFloat:
-        return "FloatStorage";
-      case at::kDouble:
-        return "DoubleStorage";
-      case at::kHalf:
-        return "HalfStorage";
-      case at::kComplexFloat:
-        return "ComplexFloatStorage";
-      case at::kBFloat16:
-        return "BFloat16Storage";
-      case at::kLong:
-        return "LongStorage";
-      case at::kInt:
-        return "IntStorage";
-      case at::kShort:
-        return "ShortStorage";
-      case at::kChar:
-        return "CharStorage";
-      case at::kByte:
-        return "ByteStorage";
-      case at::kBool:
-        return "BoolStorage";
-      default:
-        throw Error(ErrorKind::kModel, Str("tensor '", name, "' has dtype ", c10::toString(dtype),
-                                           ", which the state dict writer does not know"));
-    }
+    for (const auto& [known, type] : kStorageTypes)
+      if (type == dtype) return std::string(known);
+    throw Error(ErrorKind::kModel, Str("tensor '", name, "' has dtype ", c10::toString(dtype),
+                                       ", which the state dict writer does not know"));
   }
   void Global(const std::string& module, const std::string& name) {
     body_ += Str('c', module, '\n', name, '\n');

@@ -9,6 +9,7 @@
 
 #include "env/base/error.h"
 #include "env/graph/checked_view.h"
+#include "env/graph/storage_types.h"
 
 namespace espalier {
 namespace {
@@ -23,21 +24,11 @@ template <typename... Parts>
   throw Error(ErrorKind::kModel, Str("the pickle is not understood: ", parts...));
 }
 
-std::optional<at::ScalarType> StorageType(const std::string& name) {
-  static const std::map<std::string, at::ScalarType> kTypes = {
-      {"torch.FloatStorage", at::kFloat},
-      {"torch.DoubleStorage", at::kDouble},
-      {"torch.HalfStorage", at::kHalf},
-      {"torch.BFloat16Storage", at::kBFloat16},
-      {"torch.LongStorage", at::kLong},
-      {"torch.IntStorage", at::kInt},
-      {"torch.ShortStorage", at::kShort},
-      {"torch.CharStorage", at::kChar},
-      {"torch.ByteStorage", at::kByte},
-      {"torch.BoolStorage", at::kBool},
-      {"torch.ComplexFloatStorage", at::kComplexFloat}};
-  const auto found = kTypes.find(name);
-  return found == kTypes.end() ? std::nullopt : std::optional(found->second);
+std::optional<at::ScalarType> StorageType(std::string_view name) {
+  constexpr std::string_view kModule = "torch.";
+  for (const auto& [known, type] : kStorageTypes)
+    if (name.starts_with(kModule) && name.substr(kModule.size()) == known) return type;
+  return std::nullopt;
 }
 
 /// A stack machine for the opcodes torch.save writes.
