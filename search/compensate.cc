@@ -219,11 +219,11 @@ class Fitter {
       };
       add(sums.gram, at::matmul(x, x.t()));
       add(sums.cross, at::matmul(r, x.t()));
-      add(sums.mean_x, x.sum(1, false, at::kDouble));
-      add(sums.mean_r, r.sum(1, false, at::kDouble));
-      add(sums.target_sum, y.sum(1, false, at::kDouble));
-      sums.target_square += y.to(at::kDouble).square().sum().item<double>();
-      sums.residual_square += r.to(at::kDouble).square().sum().item<double>();
+      add(sums.mean_x, x.sum(1));
+      add(sums.mean_r, r.sum(1));
+      add(sums.target_sum, y.sum(1));
+      sums.target_square += y.square().sum().item<double>();
+      sums.residual_square += r.square().sum().item<double>();
       sums.count += static_cast<double>(x.size(1));
     }
     sums.mean_x /= sums.count;
