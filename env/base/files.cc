@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -147,7 +148,12 @@ std::string ReadFile(const fs::path& path, uint64_t max_bytes) {
   while (const size_t count = file.Read(bytes.data() + used, bytes.size() - used)) {
     used += count;
     check_size(used);
-    if (used == bytes.size()) bytes.resize(2 * used + 4096);
+    if (used < bytes.size()) continue;
+    size_t more = 2 * used + 4096;
+    if (max_bytes > 0 && 2 * more > max_bytes) more = max_bytes + 1;
+    std::string larger(more, '\0');
+    std::copy_n(bytes.data(), used, larger.data());  // resize() would double what is allowed
+    bytes = std::move(larger);
   }
   bytes.resize(used);
   return bytes;

@@ -11,6 +11,11 @@ namespace {
 
 using nlohmann::json;
 
+/// Strings may have been damaged before: what is no UTF-8 is replaced.
+std::string JsonText(const json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
 std::string RandomBytes(Rng& rng, size_t count) {
   std::string bytes(count, '\0');
   for (char& byte : bytes) byte = static_cast<char>(rng.Next());
@@ -96,9 +101,9 @@ std::string RawText(Rng& rng, const json& value) {
                                {"\"\\ud800\"", "\"\\u0000\"", "\"\xff\"", "\"\n\"", "\"\\x\""});
     case 7: {  // a key twice
       if (!value.is_object() || value.empty()) return "{\"a\":1,\"a\":2}";
-      std::string text = value.dump();
+      std::string text = JsonText(value);
       text.insert(text.size() - 1,
-                  Str(",", json(value.begin().key()).dump(), ":", value.begin()->dump()));
+                  Str(",", JsonText(value.begin().key()), ":", JsonText(*value.begin())));
       return text;
     }
     case 8:
@@ -109,7 +114,7 @@ std::string RawText(Rng& rng, const json& value) {
       return text + "]";
     }
     case 10:
-      return value.dump() + Pick<std::string>(rng, {",", "]", "}", " 1", "//"});
+      return JsonText(value) + Pick<std::string>(rng, {",", "]", "}", " 1", "//"});
     default:
       return "";
   }
@@ -294,8 +299,7 @@ std::string DamageText(Rng& rng, std::string text, const std::vector<std::string
 std::string DamageJson(Rng& rng, json document) {
   std::string raw;
   for (uint64_t i = 1 + rng.Index(3); i > 0; --i) DamageJsonOnce(rng, document, raw);
-  std::string text =
-      document.dump(OneIn(rng, 8) ? 1 : -1, ' ', false, json::error_handler_t::replace);
+  std::string text = JsonText(document, OneIn(rng, 8) ? 1 : -1);
   const std::string mark = Str('"', kRaw, '"');
   if (const size_t at = text.find(mark); at != std::string::npos)
     text.replace(at, mark.size(), raw);
