@@ -1,7 +1,6 @@
 #include "env/space/certificate.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <nlohmann/json.hpp>
 
@@ -21,20 +20,12 @@ namespace {
 
 constexpr double kLeastControl = 1e-2;  // relative; below it the masks hardly matter
 
-double MaxAbs(const Tensor& tensor) {
-  return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();
-}
-
 /// Raises `worst` to `error`; NaN, which compares as no error at all, is the largest there is.
 void Raise(double& worst, double error) {
   worst = std::isnan(error) ? std::numeric_limits<double>::max() : std::max(worst, error);
 }
 
 double Relative(double error, double scale) { return error == 0 ? 0 : error / scale; }
-
-at::Generator Stream(uint64_t seed, std::string_view purpose) {
-  return at::make_generator<at::CPUGeneratorImpl>(StreamSeed(seed, 0, purpose));
-}
 
 /// Which precision a network is run in: its own, or float64 throughout.
 enum class Width { kOwn, kDouble };
@@ -49,7 +40,7 @@ at::ScalarType OwnType(const Network& network) {
 /// Random inputs of the recorded shapes; integers stay as sampled (always legal indices).
 std::vector<Tensor> RandomInputs(const Network& network, int64_t batch, uint64_t seed,
                                  Width width) {
-  at::Generator generator = Stream(seed, Str("certificate input ", batch));
+  at::Generator generator = NoiseStream(seed, Str("input ", batch));
   std::vector<Tensor> inputs = SampleInputs(network, batch);
   for (Tensor& input : inputs)
     if (input.is_floating_point())
@@ -152,23 +143,28 @@ void CompareMaskedAndPruned(const Proof& proof, Certificate& certificate) {
   };
   const auto m64 = run64(proof.reference, disturbed), p64 = run64(proof.pruned, disturbed_cut),
              uncut64 = run64(source, disturbed);
-  certificate.control = 1e300;
-  for (size_t i = 0; i < x64.size(); ++i) {
-    const double scale = MaxAbs(m64[i]);
-    Raise(certificate.max_rel_error_f64, Relative(MaxAbs(p64[i] - m64[i]), scale));
-    certificate.control = std::min(certificate.control, MaxAbs(uncut64[i] - m64[i]) / scale);
-  }
+  const auto each = [&](const std::vector<Tensor>& rows, const auto& take) {
+    for (size_t i = 0; i < rows.size(); ++i) take(MaxAbs(rows[i] - m64[i]), MaxAbs(m64[i]));
+  };
+  const auto has_to_equal = [&](const std::vector<Tensor>& rows) {
+    each(rows, [&](double error, double scale) {
+      Raise(certificate.max_rel_error_f64, Relative(error, scale));
+    });
+  };
+  const auto has_to_differ = [&](const std::vector<Tensor>& rows) {
+    certificate.control = 1e300;
+    each(rows, [&](double error, double scale) {
+      certificate.control = std::min(certificate.control, error / scale);
+    });
+  };
+  has_to_equal(p64);
+  has_to_differ(uncut64);
   for (const double noise : {3.0, 1e2, 1e4}) {
     if (certificate.control >= kLeastControl || CutsNothing(proof.plan)) break;
     const TensorLoader noisy = NoisyRemoved(proof.plan, store, disturbed, noise, proof.seed);
-    const auto masked = run64(proof.reference, noisy), uncut = run64(source, noisy);
     certificate.noise = noise;
-    certificate.control = 1e300;
-    for (size_t i = 0; i < x64.size(); ++i) {
-      const double scale = MaxAbs(m64[i]);
-      Raise(certificate.max_rel_error_f64, Relative(MaxAbs(masked[i] - m64[i]), scale));
-      certificate.control = std::min(certificate.control, MaxAbs(uncut[i] - m64[i]) / scale);
-    }
+    has_to_equal(run64(proof.reference, noisy));
+    has_to_differ(run64(source, noisy));
   }
 }
 

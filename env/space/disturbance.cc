@@ -8,15 +8,16 @@
 #include "env/base/rng.h"
 
 namespace espalier {
-namespace {
-
-at::Generator Stream(uint64_t seed, const std::string& purpose) {
-  return at::make_generator<at::CPUGeneratorImpl>(StreamSeed(seed, 0, "certificate " + purpose));
-}
 
 double MaxAbs(const Tensor& tensor) {
   return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();
 }
+
+at::Generator NoiseStream(uint64_t seed, const std::string& purpose) {
+  return at::make_generator<at::CPUGeneratorImpl>(StreamSeed(seed, 0, "certificate " + purpose));
+}
+
+namespace {
 
 /// 1 for what does not vary.
 double Deviation(const Tensor& tensor) {
@@ -61,7 +62,7 @@ Tensor Disturbance::Of(const std::string& name, const Tensor& tensor) const {
   if (range == ranges_.end()) return tensor.detach().to(at::kDouble);
   const auto [low, high] = range->second;
   return at::empty(tensor.sizes(), at::kDouble)
-      .uniform_(low, high, Stream(seed_, "statistics " + name));
+      .uniform_(low, high, NoiseStream(seed_, "statistics " + name));
 }
 
 TensorLoader NoisyProducers(const Space& space, const ParameterStore& store,
@@ -80,7 +81,7 @@ TensorLoader NoisyProducers(const Space& space, const ParameterStore& store,
     const auto found = rows.find(name);
     if (found == rows.end()) return store.Get(name);
     const Tensor tensor = store.Get(name).detach().clone();
-    at::Generator generator = Stream(seed, "noise " + name);
+    at::Generator generator = NoiseStream(seed, "noise " + name);
     const double scale = 3 * Deviation(tensor);
     for (const auto& [axis, places] : found->second) {
       const Tensor index = at::tensor(places, at::kLong);
@@ -101,7 +102,7 @@ TensorLoader NoisyRemoved(const Plan& plan, const ParameterStore& store, const T
     if ((cut == plan.kept.end() && !goes) || !tensor.is_floating_point() ||
         (store.Kind(name) != StoreKind::kParameter && tensor.dim() < 2))
       return tensor;
-    at::Generator generator = Stream(seed, "removed " + name);
+    at::Generator generator = NoiseStream(seed, "removed " + name);
     Tensor noise = at::randn(tensor.sizes(), generator, tensor.options().requires_grad(false)) *
                    (deviations * Deviation(tensor.detach()));
     if (goes) return noise;

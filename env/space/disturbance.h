@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Generator.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,6 +13,10 @@
 // Weights that make the proof of a cut bite.
 
 namespace espalier {
+
+double MaxAbs(const Tensor& tensor);  ///< 0 of an empty one
+/// A stream of the certificate's own for each purpose.
+at::Generator NoiseStream(uint64_t seed, const std::string& purpose);
 
 /// Weights in double, with normalisation parameters drawn at random, so that a leaked channel
 /// cannot hide behind a zero mean, and multipliers close to zero (layer scale) brought to order 1.

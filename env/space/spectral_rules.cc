@@ -28,9 +28,9 @@ void Transform(const Call& c) {
   const ValueId input = c.op.ValueArg("self");
   if (!c.ids(input).defined()) return;
   const c10::IValue* dim = c.Constant("dim");
+  if (dim == nullptr) return Opaque(c);
   std::vector<int64_t> axes(static_cast<size_t>(c.rank(input)));
   std::iota(axes.begin(), axes.end(), 0);
-  if (dim == nullptr) return Opaque(c);
   if (dim->isInt()) axes = {dim->toInt()};
   if (dim->isIntList()) axes = dim->toIntVector();
   for (const int64_t axis : axes)
