@@ -151,14 +151,12 @@ void DeliverCut(const fs::path& out, const CutOrder& order, ordered_json& json,
                          {"passed", certificate.passed}};
 }
 
-ordered_json CostTable(const CostModel& cost, const Selection& selection) {
-  const auto counts = KeptCounts(selection);
-  const std::vector<double> kept(counts.begin(), counts.end());
+ordered_json CostTable(const Space& space, const CostModel& cost, const Selection& selection) {
   ordered_json table;
   Cost before, after;
   for (const auto convention : {Convention::kCanonical, Convention::kThop, Convention::kAutobot}) {
     before = cost.Full(convention);
-    after = cost.Evaluate(kept, convention);
+    after = cost.Of(space, selection, convention);
     table[ConventionName(convention)] = {{"macs", {Whole(before.macs), Whole(after.macs)}},
                                          {"params", {Whole(before.params), Whole(after.params)}}};
   }

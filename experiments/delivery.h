@@ -76,7 +76,8 @@ void DeliverCut(const std::filesystem::path& out, const CutOrder& order,
 
 /// Cost of the uncut and of the cut network under every convention:
 /// {"canonical": {"macs": [before, after], "params": [...]}, ..., "activation_bytes": [...]}.
-nlohmann::ordered_json CostTable(const CostModel& cost, const Selection& selection);
+nlohmann::ordered_json CostTable(const Space& space, const CostModel& cost,
+                                 const Selection& selection);
 
 /// What certificate.json says.
 struct SavedCertificate {

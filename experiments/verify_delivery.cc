@@ -8,6 +8,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/eval/evaluator.h"
+#include "env/graph/generator_scope.h"
 #include "env/graph/io.h"
 #include "env/graph/sample_inputs.h"
 #include "env/space/masked_reference.h"
@@ -47,6 +48,7 @@ std::string DifferingShape(const ParameterStore& expected, const ParameterStore&
 double ForwardDifference(const Network& a, const Network& b) {
   const at::NoGradGuard no_grad;
   const auto run = [inputs = RandomInputs(a, 2, 0)](const Network& network) {
+    const GeneratorScope same_draws(network.graph);
     const Executor executor(network.graph);
     return executor.Run(executor.Bind(network.store), inputs);
   };

@@ -88,20 +88,25 @@ CostModel::CostModel(const Space& space) {
         !counted.insert(network.store.Canonical(value.target)).second)
       continue;
     const ValueShape& shape = space.values()[id];
-    Term term{1, {}, -1};
-    for (size_t axis = 0; axis < shape.sizes.size(); ++axis) {
-      if (shape.axes[axis].terms.empty()) {
-        term.coefficient *= static_cast<double>(shape.sizes[axis]);
-        continue;
-      }
-      term.coefficient /= static_cast<double>(shape.blocks[axis]);
-      term.axes.push_back(AxisId(shape.axes[axis]));
-    }
+    Term term = ElementsOf(shape, 1, -1);
     if (const auto found = branches_of.find(network.store.Canonical(value.target));
         found != branches_of.end())
       term.axes.insert(term.axes.end(), found->second.begin(), found->second.end());
     params_.push_back(std::move(term));
   }
+}
+
+CostModel::Term CostModel::ElementsOf(const ValueShape& shape, double times, int32_t op) {
+  Term term{times, {}, op};
+  for (size_t axis = 0; axis < shape.sizes.size(); ++axis) {
+    if (shape.axes[axis].terms.empty()) {
+      term.coefficient *= static_cast<double>(shape.sizes[axis]);
+      continue;
+    }
+    term.coefficient /= static_cast<double>(shape.blocks[axis]);
+    term.axes.push_back(AxisId(shape.axes[axis]));
+  }
+  return term;
 }
 
 const std::vector<CostModel::Term>& CostModel::Terms(CostKind kind, Convention convention) const {
@@ -124,14 +129,31 @@ double CostModel::Evaluate(CostKind kind, Convention convention,
     ESPALIER_CHECK(latency_, "latency was not measured");
     return latency_->Ms(kept);
   }
-  const std::vector<double> counts = CountsOf(axes_, units_, kept);
+  return Sum(Terms(kind, convention), CountsOf(axes_, units_, kept));
+}
+
+double CostModel::Sum(const std::vector<Term>& terms, const std::vector<double>& counts) const {
   double total = 0;
-  for (const Term& term : Terms(kind, convention)) {
+  for (const Term& term : terms) {
     double product = term.coefficient;
     for (const int32_t axis : term.axes) product *= counts[static_cast<size_t>(axis)];
     total += product;
   }
   return total;
+}
+
+Cost CostModel::Of(const Space& space, const Selection& selection, Convention convention) const {
+  const std::vector<int64_t> whole = KeptCounts(selection);
+  const std::vector<double> kept(whole.begin(), whole.end());
+  const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+  std::vector<double> counts = CountsOf(axes_, units_, kept);
+  for (size_t axis = 0; axis < axes_.size(); ++axis)
+    if (const auto& units = axes_[axis].units; !units.empty())
+      counts[axis] = static_cast<double>(std::ranges::count_if(
+          units, [&](int32_t unit) { return unit < 0 || mask[static_cast<size_t>(unit)]; }));
+  const auto sum = [&](CostKind kind) { return Sum(Terms(kind, convention), counts); };
+  return {sum(CostKind::kMacs), sum(CostKind::kParams), sum(CostKind::kActivationBytes),
+          latency_ ? Evaluate(CostKind::kLatency, convention, kept) : 0};
 }
 
 Cost CostModel::Evaluate(std::span<const double> kept, Convention convention) const {

@@ -8,6 +8,7 @@
 
 #include "env/base/tensor.h"
 #include "env/cost/latency_model.h"
+#include "env/space/plan.h"
 #include "env/space/space.h"
 
 namespace espalier {
@@ -46,6 +47,10 @@ class CostModel {
   double Evaluate(CostKind kind, Convention convention, std::span<const double> kept) const;
   Cost Evaluate(std::span<const double> kept, Convention convention = Convention::kCanonical) const;
   Cost Full(Convention convention = Convention::kCanonical) const;
+  /// Of these very units. The polynomials differ from it where an axis holds only a part of a
+  /// group's units: they count the mean. Latency is that of the counts.
+  Cost Of(const Space& space, const Selection& selection,
+          Convention convention = Convention::kCanonical) const;
   /// d cost / d kept, [groups].
   std::vector<double> Gradient(CostKind kind, Convention convention,
                                std::span<const double> kept) const;
@@ -79,8 +84,11 @@ class CostModel {
   };
 
  private:
+  double Sum(const std::vector<Term>& terms, const std::vector<double>& counts) const;
   const std::vector<Term>& Terms(CostKind kind, Convention convention) const;
   int32_t AxisId(const AxisCount& axis);
+  /// `times` the number of a value's elements.
+  Term ElementsOf(const ValueShape& shape, double times, int32_t op);
   void AddOp(const Space& space, int32_t op);
 
   std::vector<AxisCount> axes_;

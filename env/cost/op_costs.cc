@@ -1,10 +1,9 @@
 #include <algorithm>
 #include <cctype>
-#include <iterator>
 #include <set>
-#include <sstream>
 
 #include "env/base/error.h"
+#include "env/base/words.h"
 #include "env/cost/cost.h"
 
 // What each operator counts, by its name.
@@ -12,18 +11,12 @@
 namespace espalier {
 namespace {
 
-std::set<std::string> Words(const std::string& text) {
-  std::istringstream in(text);
-  return {std::istream_iterator<std::string>(in), {}};
-}
-
 /// Ops whose output is only another view of their input: no bytes of their own.
 bool IsView(const std::string& name) {
-  static const std::set<std::string> kViews = {
-      "view",      "flatten", "permute",        "transpose",        "t",      "slice",
-      "narrow",    "select",  "squeeze",        "unsqueeze",        "expand", "detach",
-      "alias",     "chunk",   "split",          "split_with_sizes", "unbind", "movedim",
-      "unflatten", "dropout", "feature_dropout"};
+  static const std::set<std::string> kViews = Words(
+      "view flatten unflatten permute transpose t mT numpy_T swapaxes movedim slice narrow select "
+      "squeeze unsqueeze expand chunk split split_with_sizes unbind detach alias dropout "
+      "feature_dropout");
   return name.ends_with("_") || kViews.contains(name);
 }
 
@@ -85,7 +78,7 @@ void CostModel::AddOp(const Space& space, int32_t index) {
     for (const AxisCount& axis : shape.axes) axes.push_back(&axis);
     return axes;
   };
-  if (!IsView(name)) activations_.push_back(term(4.0, all_axes(out)));
+  if (!IsView(name)) activations_.push_back(ElementsOf(out, 4, index));
   // A matrix product: one MAC per output element and entry of what is summed over.
   const auto products = [&](const ValueShape& shape, std::vector<const AxisCount*> summed) {
     std::vector<const AxisCount*> axes = all_axes(shape);

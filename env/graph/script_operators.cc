@@ -7,6 +7,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/base/words.h"
 #include "env/graph/schema_writes.h"
 
 namespace espalier::script {
@@ -154,37 +155,13 @@ std::optional<Item> AskTensor(Assembler& assembler, const std::string& name,
 }
 
 bool LooksAtShapeOnly(const std::string& name) {
-  static const std::set<std::string> kNames = {"aten::dim",
-                                               "aten::ndimension",
-                                               "aten::stride",
-                                               "aten::is_contiguous",
-                                               "aten::is_floating_point",
-                                               "aten::is_complex",
-                                               "aten::get_device",
-                                               "aten::storage_offset",
-                                               "aten::is_same_size",
-                                               "prim::dtype",
-                                               "prim::device",
-                                               "prim::layout",
-                                               "prim::is_cuda",
-                                               "prim::is_sparse",
-                                               "prim::is_quantized",
-                                               "prim::is_nested",
-                                               "prim::requires_grad",
-                                               "prim::is_mkldnn",
-                                               "prim::isinstance",
-                                               "prim::is_meta",
-                                               "prim::is_cpu",
-                                               "prim::is_mps",
-                                               "prim::is_xla",
-                                               "prim::is_xpu",
-                                               "prim::is_vulkan",
-                                               "prim::is_ipu",
-                                               "prim::is_hpu",
-                                               "prim::is_maia",
-                                               "aten::element_size",
-                                               "aten::__isnot__",
-                                               "aten::__is__"};
+  static const std::set<std::string> kNames = Words(
+      "aten::dim aten::ndimension aten::stride aten::is_contiguous aten::is_floating_point "
+      "aten::is_complex aten::get_device aten::storage_offset aten::is_same_size prim::dtype "
+      "prim::device prim::layout prim::is_cuda prim::is_sparse prim::is_quantized "
+      "prim::is_nested prim::requires_grad prim::is_mkldnn prim::isinstance prim::is_meta "
+      "prim::is_cpu prim::is_mps prim::is_xla prim::is_xpu prim::is_vulkan prim::is_ipu "
+      "prim::is_hpu prim::is_maia aten::element_size aten::__isnot__ aten::__is__");
   return kNames.contains(name);
 }
 

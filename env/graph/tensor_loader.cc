@@ -9,6 +9,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/graph/executor.h"
+#include "env/graph/generator_scope.h"
 
 namespace espalier {
 
@@ -60,6 +61,7 @@ std::vector<std::vector<Tensor>> RunStreamed(const Graph& graph, const Parameter
                                              const TensorLoader& load,
                                              const std::vector<std::vector<Tensor>>& inputs) {
   const at::NoGradGuard no_grad;
+  const GeneratorScope same_draws(graph);
   const Executor executor(graph);
   const Binding binding = executor.Bind(store);
   std::vector<Executor::Progress> runs;

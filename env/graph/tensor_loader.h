@@ -28,7 +28,8 @@ ParameterStore ZerosForShapes(const ParameterStore& store);
 
 /// Outputs for several sets of inputs, in eval mode. Ops run one after the other, each for all
 /// sets, and what an op reads of the store is there for its time only. store: says what there is;
-/// floating tensors may be of meta type.
+/// floating tensors may be of meta type. Ops that draw random numbers draw the same ones every
+/// time.
 std::vector<std::vector<Tensor>> RunStreamed(const Graph& graph, const ParameterStore& store,
                                              const TensorLoader& load,
                                              const std::vector<std::vector<Tensor>>& inputs);

@@ -9,6 +9,7 @@
 
 #include "env/base/error.h"
 #include "env/base/rng.h"
+#include "env/base/words.h"
 #include "env/cost/axis_counts.h"
 #include "env/graph/executor.h"
 #include "env/graph/schema_writes.h"
@@ -18,13 +19,8 @@ namespace {
 
 /// Operators that multiply matrices of which none need be stored.
 bool IsProduct(const std::string& name) {
-  static const std::set<std::string> kNames = {"aten::matmul",
-                                               "aten::mm",
-                                               "aten::bmm",
-                                               "aten::addmm",
-                                               "aten::baddbmm",
-                                               "aten::einsum",
-                                               "aten::scaled_dot_product_attention"};
+  static const std::set<std::string> kNames =
+      Words("matmul mm bmm addmm baddbmm einsum scaled_dot_product_attention", "aten::");
   return kNames.contains(name);
 }
 

@@ -12,6 +12,7 @@
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/rng.h"
+#include "env/graph/generator_scope.h"
 #include "env/space/disturbance.h"
 #include "env/space/masked_reference.h"
 
@@ -236,6 +237,7 @@ std::string FirstDifference(const Proof& proof, const std::vector<uint8_t>& mask
     for (size_t id = 0; id < values.size(); ++id)
       taps.push_back(
           {static_cast<ValueId>(id), [&values, id](const Tensor& t) { values[id] = t.clone(); }});
+    const GeneratorScope same_draws(graph);
     const Executor executor(graph);
     executor.Run(executor.Bind(store), x, {.taps = taps});
     return values;

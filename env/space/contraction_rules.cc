@@ -192,16 +192,15 @@ void Reduce(const Call& c) {
 }  // namespace
 
 void AddContractionRules(LabelRules& rules) {
-  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
-    for (const char* name : names) rules[Str("aten::", name)] = rule;
-  };
-  add(Convolution, {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",
-                    "conv_transpose2d", "conv_transpose3d"});
-  add(Linear, {"linear"});
-  add(Embedding, {"embedding"});
-  add(IndexAdd, {"index_add"});
-  add(Reduce, {"mean", "sum", "amax", "amin", "max", "min", "argmax", "var", "std", "var_mean",
-               "std_mean", "prod", "linalg_vector_norm", "logsumexp", "any", "all"});
+  AddRules(rules, Convolution,
+           "conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d "
+           "conv_transpose3d");
+  AddRules(rules, Linear, "linear");
+  AddRules(rules, Embedding, "embedding");
+  AddRules(rules, IndexAdd, "index_add");
+  AddRules(rules, Reduce,
+           "mean sum amax amin max min argmax var std var_mean std_mean prod linalg_vector_norm "
+           "logsumexp any all");
 }
 
 }  // namespace espalier

@@ -110,6 +110,14 @@ void MeetAll(const Call& c, std::vector<ValueId> values) {
   if (c.name().ends_with("_")) c.t.Set(values[0], c.ids(c.out()));
 }
 
+/// A cast, or another handle of the same numbers: of a stored tensor it may still be a weight.
+void HandOn(const Call& c) {
+  const ValueId input = UsesOf(c.op).front().value;
+  const bool stored = c.t.IsStored(input) || c.t.IsMovedStored(input);
+  if (stored && !c.ids(input).defined()) return c.t.SetMoved(c.out(), input, c.index, 0);
+  CopyLabels(c);
+}
+
 /// All tensor operands meet: arithmetic, comparison, where, lerp.
 void Arithmetic(const Call& c) {
   std::vector<ValueId> values;
@@ -179,152 +187,35 @@ void Nothing(const Call&) {}
 }  // namespace
 
 void AddElementwiseRules(LabelRules& rules) {
-  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
-    for (const char* name : names) rules[Str("aten::", name)] = rule;
-  };
-  add(CopyLabels, {"relu",
-                   "relu_",
-                   "hardtanh",
-                   "hardtanh_",
-                   "relu6",
-                   "leaky_relu",
-                   "elu",
-                   "elu_",
-                   "gelu",
-                   "gelu_",
-                   "silu",
-                   "silu_",
-                   "mish",
-                   "mish_",
-                   "sigmoid",
-                   "sigmoid_",
-                   "tanh",
-                   "tanh_",
-                   "hardswish",
-                   "selu",
-                   "celu",
-                   "hardswish_",
-                   "hardsigmoid",
-                   "softplus",
-                   "exp",
-                   "neg",
-                   "abs",
-                   "sqrt",
-                   "hardsigmoid_",
-                   "rsqrt",
-                   "square",
-                   "clamp",
-                   "clamp_",
-                   "log",
-                   "leaky_relu_",
-                   "dropout",
-                   "dropout_",
-                   "sin",
-                   "cos",
-                   "clone",
-                   "feature_dropout",
-                   "contiguous",
-                   "detach",
-                   "detach_",
-                   "alias",
-                   "to",
-                   "feature_dropout_",
-                   "_to_copy",
-                   "identity",
-                   "zero_",
-                   "fill_",
-                   "erf",
-                   "round",
-                   "floor",
-                   "reciprocal",
-                   "log1p",
-                   "expm1",
-                   "sign",
-                   "clamp_min",
-                   "clamp_max",
-                   "lift_fresh_copy",
-                   "absolute",
-                   "negative",
-                   "clip",
-                   "positive",
-                   "exp2",
-                   "tan",
-                   "asin",
-                   "acos",
-                   "atan",
-                   "sinh",
-                   "cosh",
-                   "asinh",
-                   "acosh",
-                   "atanh",
-                   "ceil",
-                   "trunc",
-                   "frac",
-                   "sinc",
-                   "erfc",
-                   "log2",
-                   "log10",
-                   "hardshrink",
-                   "softshrink",
-                   "threshold",
-                   "nan_to_num",
-                   "float_power",
-                   "relu6_",
-                   "rrelu",
-                   "sgn",
-                   "signbit",
-                   "isinf",
-                   "isfinite",
-                   "digamma",
-                   "lgamma",
-                   "i0",
-                   "tanhshrink",
-                   "type_as",
-                   "bernoulli",
-                   "softsign",
-                   "logit",
-                   "isnan",
-                   "log_sigmoid",
-                   "logical_not"});
-  add(Arithmetic, {"multiply", "subtract",    "divide",     "true_divide", "floor_divide",
-                   "fmod",     "atan2",       "xlogy",      "greater",     "greater_equal",
-                   "less",     "less_equal",  "not_equal",  "hypot",       "add",
-                   "add_",     "sub",         "sub_",       "rsub",        "mul",
-                   "mul_",     "div",         "div_",       "maximum",     "pow",
-                   "eq",       "ne",          "lt",         "le",          "gt",
-                   "ge",       "minimum",     "where",      "lerp",        "and",
-                   "or",       "logical_and", "logical_or", "remainder",   "addcmul",
-                   "complex",  "polar"});
-  add(Copy, {"copy_", "copy"});
-  add(MaskedFill, {"masked_fill", "masked_fill_"});
-  add(Prelu, {"prelu"});
-  add(AlongAxis, {"softmax", "_softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"});
-  add(Glu, {"glu"});
-  add(Spatial, {"max_pool1d",
-                "max_pool2d",
-                "max_pool3d",
-                "avg_pool1d",
-                "avg_pool2d",
-                "avg_pool3d",
-                "adaptive_avg_pool1d",
-                "adaptive_avg_pool2d",
-                "adaptive_avg_pool3d",
-                "adaptive_max_pool1d",
-                "adaptive_max_pool2d",
-                "max_pool2d_with_indices",
-                "upsample_nearest1d",
-                "upsample_nearest2d",
-                "upsample_nearest3d",
-                "upsample_linear1d",
-                "upsample_bilinear2d",
-                "upsample_bicubic2d",
-                "upsample_trilinear3d",
-                "_upsample_bicubic2d_aa",
-                "_upsample_bilinear2d_aa",
-                "upsample_nearest_exact2d",
-                "_upsample_nearest_exact2d",
-                "adaptive_max_pool3d"});
-  add(Nothing, {"sym_size", "size", "arange", "scalar_tensor", "item", "_assert_tensor_metadata"});
+  AddRules(rules, CopyLabels,
+           "relu relu_ hardtanh hardtanh_ relu6 leaky_relu elu elu_ gelu gelu_ silu silu_ mish "
+           "mish_ sigmoid sigmoid_ tanh tanh_ hardswish selu celu hardswish_ hardsigmoid "
+           "softplus exp neg abs sqrt hardsigmoid_ rsqrt square clamp clamp_ log leaky_relu_ "
+           "dropout dropout_ sin cos feature_dropout detach_ feature_dropout_ "
+           "identity zero_ fill_ erf round floor reciprocal log1p expm1 sign clamp_min clamp_max "
+           "lift_fresh_copy absolute negative clip positive exp2 tan asin acos atan sinh cosh "
+           "asinh acosh atanh ceil trunc frac sinc erfc log2 log10 hardshrink softshrink "
+           "threshold nan_to_num float_power relu6_ rrelu sgn signbit isinf isfinite digamma "
+           "lgamma i0 tanhshrink bernoulli softsign logit isnan log_sigmoid logical_not");
+  AddRules(rules, HandOn, "to _to_copy type_as detach alias clone contiguous");
+  AddRules(rules, Arithmetic,
+           "multiply subtract divide true_divide floor_divide fmod atan2 xlogy greater "
+           "greater_equal less less_equal not_equal hypot add add_ sub sub_ rsub mul mul_ div "
+           "div_ maximum pow eq ne lt le gt ge minimum where lerp and or logical_and logical_or "
+           "remainder addcmul complex polar");
+  AddRules(rules, Copy, "copy_ copy");
+  AddRules(rules, MaskedFill, "masked_fill masked_fill_");
+  AddRules(rules, Prelu, "prelu");
+  AddRules(rules, AlongAxis, "softmax _softmax log_softmax cumsum cumprod logcumsumexp");
+  AddRules(rules, Glu, "glu");
+  AddRules(rules, Spatial,
+           "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+           "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
+           "adaptive_max_pool2d max_pool2d_with_indices upsample_nearest1d upsample_nearest2d "
+           "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+           "upsample_trilinear3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa "
+           "upsample_nearest_exact2d _upsample_nearest_exact2d adaptive_max_pool3d");
+  AddRules(rules, Nothing, "sym_size size arange scalar_tensor item _assert_tensor_metadata");
 }
 
 }  // namespace espalier

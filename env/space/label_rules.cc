@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <ranges>
 
+#include "env/base/words.h"
+
 // What the families of label rules share. A rule says which coordinates are coupled and what labels
 // the outputs carry; an operator without a rule pins everything it reads.
 
@@ -271,6 +273,10 @@ Tensor Meet(const Call& c, const Tensor& a, const std::vector<int64_t>& a_sizes,
   if (a_misses) return MeetBroadcast(c, b, a, a_sizes);
   const Tensor met = UnionElements(c, a, b);
   return VaryingAxes(met).size() > 1 ? c.t.Canonical(met) : met;
+}
+
+void AddRules(LabelRules& rules, LabelRule rule, const std::string& names) {
+  for (const std::string& name : Words(names, "aten::")) rules[name] = rule;
 }
 
 void ApplyLabelRule(LabelTracer& tracer, int32_t op_index) {

@@ -33,6 +33,8 @@ using LabelRule = void (*)(const Call&);
 using LabelRules = std::unordered_map<std::string, LabelRule>;  ///< operator name -> rule
 
 // One table a family; operators without a rule pin everything they read, with their name.
+/// The rule of several operators: "conv1d conv2d" of aten.
+void AddRules(LabelRules& rules, LabelRule rule, const std::string& names);
 void AddElementwiseRules(LabelRules& rules);
 void AddMovementRules(LabelRules& rules);
 void AddPickingRules(LabelRules& rules);

@@ -66,7 +66,8 @@ CoordinateAxis& LabelTracer::AddAxis(CoordinateAxis axis) {
   const int64_t end = axis.first + axis.count;
   ESPALIER_CHECK(end <= std::numeric_limits<int32_t>::max(), end, " coordinates");
   axis_of_.resize(static_cast<size_t>(end), static_cast<int32_t>(axes_.size()));
-  for (int64_t id = axis.first; id < end; ++id) parent_.push_back(static_cast<int32_t>(id));
+  parent_.resize(static_cast<size_t>(end));
+  std::iota(parent_.begin() + axis.first, parent_.end(), static_cast<int32_t>(axis.first));
   axes_.push_back(std::move(axis));
   return axes_.back();
 }
@@ -132,8 +133,15 @@ Tensor LabelTracer::Usable(ValueId value, const std::string& layer) {
   const Moved from = moved->second;
   const Tensor source = Usable(from.source, layer);
   if (!source.defined()) return {};
-  const auto results = RunMovement(network_.graph.ops[static_cast<size_t>(from.op)],
-                                   source.expand(sizes(from.source)), meta_);
+  const Op& op = network_.graph.ops[static_cast<size_t>(from.op)];
+  const Tensor full = source.expand(sizes(from.source));
+  if (op.handle.operator_name().name == "aten::index") {  // any slice may be picked
+    const Tensor all = full.contiguous(),
+                 first = full.select(0, 0).expand(full.sizes()).contiguous();
+    for (int64_t i = 0; i < all.numel(); ++i)
+      Union(all.const_data_ptr<int64_t>()[i], first.const_data_ptr<int64_t>()[i]);
+  }
+  const auto results = RunMovement(op, full, meta_);
   if (results.size() <= from.output) return {};
   Set(value, Compress(results[from.output]));
   return labels(value).ids;
@@ -184,9 +192,11 @@ std::vector<int64_t> LabelTracer::KnownWeightIds(ValueId value, int64_t axis) {
   const Origin origin = OriginOf(value, axis);
   if (origin.stored == kNoValue) return {};
   const CoordinateAxis* known = FindAxis(StoredName(origin.stored), origin.axis);
-  if (known == nullptr || known->blocks > 1) return {};
-  std::vector<int64_t> ids = origin.places;
-  for (int64_t& id : ids) id += known->first;
+  if (known == nullptr) return {};
+  std::vector<int64_t> ids;
+  for (int64_t block = 0; block < known->blocks; ++block)
+    for (const int64_t place : origin.places)
+      ids.push_back(known->first + block * (known->count / known->blocks) + place);
   return ids;
 }
 

@@ -26,7 +26,6 @@ class LabelTracer {
   LabelTracer(Network& network, std::vector<ValueMeta> meta);
   void Run();
 
-  // Results.
   /// The lowest coordinate among those that are coupled with this one.
   int64_t Find(int64_t id) {
     const auto parent = [&](int64_t of) -> int32_t& { return parent_[static_cast<size_t>(of)]; };
@@ -78,7 +77,6 @@ class LabelTracer {
     return network_.store.Get(parameter).sizes();
   }
 
-  // For the rules.
   Network& network() { return network_; }
   const std::vector<int64_t>& sizes(ValueId value) const {
     return meta_[static_cast<size_t>(value)].sizes;
@@ -91,18 +89,17 @@ class LabelTracer {
   /// The value's labels; for a stored tensor, or one that was only moved around since, one
   /// coordinate per element. Undefined when there is nothing to cut.
   Tensor Usable(ValueId value, const std::string& layer);
-  /// `value` is what op `index` made of a stored tensor (or of such a value) by moving it around.
+  /// `value` is what op `index` made of a stored tensor (or such a value) by moving it.
   void SetMoved(ValueId value, ValueId source, int32_t index, size_t output) {
     moved_[value] = {source, index, output};
   }
   bool IsMovedStored(ValueId value) const { return moved_.contains(value); }
-  /// Stored, moved around since, or computed from such tensors alone: what meets labels tells along
-  /// which axes it is cut.
+  /// Stored, moved since, or computed from such alone: what it meets tells where it is cut.
   bool IsFree(ValueId value) const {
     return IsStored(value) || IsMovedStored(value) || free_.contains(value);
   }
   void SetFree(ValueId value) { free_.insert(value); }
-  /// `op` takes a free value as it is: it cannot be cut, whatever it meets elsewhere.
+  /// `op` takes a free value as it is: it cannot be cut.
   void SetRigid(ValueId value, int32_t op) {
     if (IsFree(value)) rigid_.push_back({value, op});
   }
@@ -112,7 +109,14 @@ class LabelTracer {
   /// there. Empty when the axis is not a slice of one stored axis.
   std::vector<int64_t> WeightIds(ValueId value, int64_t axis, MemberRole role, bool is_root,
                                  const std::string& layer);
-  /// The same for coordinates that are known already; empty for others.
+  /// The same for a stack of weights, a slice for every index of `stack` (axis 0 of the stored
+  /// tensor): slice by slice where they stay `apart`, else what all share. Empty unless IsStack.
+  std::vector<int64_t> StackIds(ValueId value, int64_t stack, int64_t axis, bool apart,
+                                MemberRole role, bool is_root, const std::string& layer);
+  bool IsStack(ValueId value, int64_t stack, int64_t axis) const;  ///< not known by its elements
+  /// Slices that are picked of a stack at run time: WeightIds has both axes.
+  bool IsPickedStack(ValueId value, int64_t in, int64_t out) const;
+  /// The same, block by block, for coordinates that are known already; empty for others.
   std::vector<int64_t> KnownWeightIds(ValueId value, int64_t axis);
   const CoordinateAxis& PhantomAxis(int64_t count, const std::string& layer);
   void Union(int64_t a, int64_t b);
@@ -147,11 +151,9 @@ class LabelTracer {
   const std::string& StoredName(ValueId value) const;
   /// A new buffer of the network and the value that reads it.
   ValueId AddBuffer(const std::string& name, const Tensor& tensor);
-
   /// A buffer with what ops made of literals and buffers alone, once for all its readers; kNoValue
   /// for other values, and where one number serves all.
   ValueId StoreConstant(ValueId value, const std::string& layer);
-
   int64_t InnerAxis(const Tensor& ids);
 
  private:
@@ -166,14 +168,13 @@ class LabelTracer {
   };
   Origin OriginOf(ValueId value, int64_t axis) const;
   CoordinateAxis& AddAxis(CoordinateAxis axis);
-  /// The place in axes_ of a stored axis (-1: elements), -1 when it has none yet; to be set.
   int32_t& StoredPlace(const std::string& parameter, int64_t axis);
 
   Network& network_;
   std::vector<ValueMeta> meta_;
   std::vector<Labels> labels_;       // by value
   std::deque<CoordinateAxis> axes_;  // a deque: references stay valid while it grows
-  /// Stored tensor -> by axis + 1 (0: its elements) the place in axes_, or -1.
+  /// Stored tensor -> by axis + 1 (0: its elements) the place in axes_, or -1 while it has none.
   std::unordered_map<std::string, std::vector<int32_t>> stored_axes_;
   // Sets of coupled coordinates, as a forest that halves its paths; both by coordinate.
   std::vector<int32_t> parent_, axis_of_;

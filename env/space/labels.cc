@@ -17,7 +17,13 @@ std::vector<Tensor> RunMovement(const Op& op, const Tensor& x, const std::vector
     const auto& sizes = meta[static_cast<size_t>(op.outputs.front())].sizes;
     return {name.starts_with("aten::expand") ? x.expand(sizes) : x.reshape(sizes)};
   }
-  if (name == "aten::clone" || name == "aten::contiguous") return {x};
+  static const std::set<std::string> kSame = {"aten::clone",    "aten::contiguous", "aten::to",
+                                              "aten::_to_copy", "aten::type_as",    "aten::detach",
+                                              "aten::alias"};
+  if (kSame.contains(name)) return {x};
+  // Slices of a stack: which ones does not matter along the other axes.
+  if (name == "aten::index")
+    return {x.select(0, 0).expand(meta[static_cast<size_t>(op.outputs.front())].sizes)};
   const auto number = [&](ValueId value) {
     return value == kNoValue ? std::nullopt : meta[static_cast<size_t>(value)].scalar;
   };

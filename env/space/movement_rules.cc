@@ -216,41 +216,21 @@ void Create(const Call& c) {
 }  // namespace
 
 void AddMovementRules(LabelRules& rules) {
-  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
-    for (const char* name : names) rules[Str("aten::", name)] = rule;
-  };
-  add(Reshape, {"view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as", "reshape_as",
-                "ravel"});
-  add(Move, {"permute",
-             "transpose",
-             "t",
-             "squeeze",
-             "unsqueeze",
-             "movedim",
-             "repeat",
-             "tile",
-             "repeat_interleave",
-             "flip",
-             "channel_shuffle",
-             "swapaxes",
-             "numpy_T",
-             "mT",
-             "diagonal",
-             "unfold",
-             "moveaxis",
-             "swapdims",
-             "fliplr",
-             "flipud",
-             "rot90"});
-  add(PixelShuffle, {"pixel_shuffle"});
-  add(PixelUnshuffle, {"pixel_unshuffle"});
-  add(Expand, {"expand", "expand_as"});
-  add(Unfold, {"im2col"});
-  add(Fold, {"col2im"});
-  add(Join, {"cat", "concat", "concatenate", "stack"});
-  add(Pad, {"constant_pad_nd", "pad"});
-  add(Create, {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like",
-               "ones_like", "empty_like", "full_like"});
+  AddRules(rules, Reshape, "view reshape flatten unflatten _unsafe_view view_as reshape_as ravel");
+  AddRules(rules, Move,
+           "permute transpose t squeeze unsqueeze movedim repeat tile repeat_interleave flip "
+           "channel_shuffle swapaxes numpy_T mT diagonal unfold moveaxis swapdims fliplr flipud "
+           "rot90");
+  AddRules(rules, PixelShuffle, "pixel_shuffle");
+  AddRules(rules, PixelUnshuffle, "pixel_unshuffle");
+  AddRules(rules, Expand, "expand expand_as");
+  AddRules(rules, Unfold, "im2col");
+  AddRules(rules, Fold, "col2im");
+  AddRules(rules, Join, "cat concat concatenate stack");
+  AddRules(rules, Pad, "constant_pad_nd pad");
+  AddRules(rules, Create,
+           "zeros ones full new_zeros new_ones new_full zeros_like ones_like empty_like "
+           "full_like");
 }
 
 }  // namespace espalier

@@ -91,11 +91,9 @@ void GroupNorm(const Call& c) {
 }  // namespace
 
 void AddNormRules(LabelRules& rules) {
-  rules["aten::batch_norm"] = PerChannel;
-  rules["aten::instance_norm"] = PerChannel;
-  rules["aten::layer_norm"] = LastAxes;
-  rules["aten::rms_norm"] = LastAxes;
-  rules["aten::group_norm"] = GroupNorm;
+  AddRules(rules, PerChannel, "batch_norm instance_norm");
+  AddRules(rules, LastAxes, "layer_norm rms_norm");
+  AddRules(rules, GroupNorm, "group_norm");
 }
 
 }  // namespace espalier

@@ -134,11 +134,21 @@ void IndexSelect(const Call& c) {
   Gather(c, input, dim, c.op.ValueArg("index"));
 }
 
+/// Matrices of a stored stack, one for every entry of the index: a weight still, whose last axes
+/// are the stack's.
+bool PicksSlices(const Call& c, ValueId input) {
+  const auto& indices = std::get<ValueList>(c.op.args[1]).ids;
+  return (c.t.IsStored(input) || c.t.IsMovedStored(input)) && c.rank(input) == 3 &&
+         indices.size() == 1 && indices[0] != kNoValue && c.out_rank() >= 3 &&
+         c.t.MetaOf(indices[0]).dtype != at::kBool && HoldsNumbers(c.t.MetaOf(input).dtype);
+}
+
 /// index.Tensor(self, indices): off the prunable axes an index only moves data around; on one of
 /// them it has to be a stored list. A free table is cut along the axes that are not indexed.
 void Index(const Call& c) {
   const ValueId input = c.op.ValueArg("self");
   const bool is_table = !c.ids(input).defined();
+  if (is_table && PicksSlices(c, input)) return c.t.SetMoved(c.out(), input, c.index, 0);
   Tensor labels = c.t.Usable(input, c.op.module_path);
   if (!labels.defined()) return;
   labels = labels.expand(c.t.sizes(input));
@@ -172,15 +182,12 @@ void Index(const Call& c) {
 }  // namespace
 
 void AddPickingRules(LabelRules& rules) {
-  const auto add = [&](LabelRule rule, std::initializer_list<const char*> names) {
-    for (const char* name : names) rules[Str("aten::", name)] = rule;
-  };
-  add(Slice, {"slice", "narrow", "select"});
-  add(Split, {"chunk", "split", "split_with_sizes", "tensor_split"});
-  add(Unbind, {"unbind"});
-  add(Roll, {"roll"});
-  add(IndexSelect, {"index_select"});
-  add(Index, {"index"});
+  AddRules(rules, Slice, "slice narrow select");
+  AddRules(rules, Split, "chunk split split_with_sizes tensor_split");
+  AddRules(rules, Unbind, "unbind");
+  AddRules(rules, Roll, "roll");
+  AddRules(rules, IndexSelect, "index_select");
+  AddRules(rules, Index, "index");
 }
 
 }  // namespace espalier

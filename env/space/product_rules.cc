@@ -5,6 +5,7 @@
 #include <string>
 
 #include "env/space/label_rules.h"
+#include "env/space/stacked_layer.h"
 
 // Products of two values that are computed: what both run along meets where it is summed over.
 
@@ -68,11 +69,6 @@ Tensor Product(const Call& c, int32_t a_use, Tensor a, const std::vector<int64_t
   return Meet(c, left, left_sizes, right, right_sizes);
 }
 
-std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
-  sizes.insert(sizes.begin(), static_cast<size_t>(rank) - sizes.size(), 1);
-  return sizes;
-}
-
 /// What a free operand of a product can be cut along: what is contracted, and where the other's
 /// labels run, too. Its rows (queries that are learned) go together.
 Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows, int64_t contracted) {
@@ -82,11 +78,59 @@ Tensor Narrowed(const Call& c, Tensor ids, const Tensor& other, int64_t rows, in
   return ids;
 }
 
+std::vector<int64_t> Widened(std::vector<int64_t> sizes, int64_t rank) {
+  sizes.insert(sizes.begin(), static_cast<size_t>(rank) - sizes.size(), 1);
+  return sizes;
+}
+
+/// A stored stack of matrices, or matrices that are picked of one: the last two axes of a product.
+bool IsStackOfMatrices(const Call& c, ValueId value) {
+  const int64_t rank = c.rank(value);
+  return IsWeight(c, value) &&
+         (rank == 3 || (rank > 3 && c.t.IsPickedStack(value, rank - 2, rank - 1)));
+}
+
+/// A stack of weights on either side of a product of matrices.
+bool RunStackedMatmul(const Call& c, ValueId a, ValueId b) {
+  const bool on_the_right = IsStackOfMatrices(c, b);
+  if (!on_the_right && !IsStackOfMatrices(c, a)) return false;
+  const ValueId input = on_the_right ? a : b;
+  const int64_t rank = c.rank(input), out = c.out_rank();
+  if (rank < 2) return false;
+  StackedLayer layer{.input = input, .weight = on_the_right ? b : a};
+  for (const Use& use : UsesOf(c.op))
+    if (use.value == input) layer.argument = use.arg;
+  layer.input_stack = rank - 3;  // -1: it has none
+  layer.input_in = on_the_right ? rank - 1 : rank - 2;
+  layer.stack = c.rank(layer.weight) - 3;
+  layer.in = layer.stack + (on_the_right ? 1 : 2);
+  layer.out = layer.stack + (on_the_right ? 2 : 1);
+  layer.output_stack = out - 3;
+  layer.output_out = on_the_right ? out - 1 : out - 2;
+  return RunStackedLayer(c, layer);
+}
+
+/// What is added to a product, where both have labels, or it is stored.
+Tensor Added(const Call& c, const Tensor& made, ValueId added) {
+  const int64_t rank = c.out_rank();
+  Tensor ids = Align(
+      c.t.IsFree(added) && made.defined() ? c.t.Usable(added, c.op.module_path) : c.ids(added),
+      rank);
+  if (c.t.IsFree(added))
+    for (int64_t axis = 0; ids.defined() && axis < rank; ++axis)
+      if (!VariesAlong(made, axis)) ids = Together(c, ids, axis);
+  return Meet(c, made, c.out_sizes(), ids, Widened(c.t.sizes(added), rank));
+}
+
 /// matmul, bmm, mm; baddbmm adds to it.
 void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
   if (c.rank(a) < 1 || c.rank(b) < 1) return Opaque(c);
   if (IsWeight(c, b) && c.rank(b) == 2 && added == kNoValue && !IsWeight(c, a))
     return Dense(c, a, b, kNoValue, 0);
+  if (RunStackedMatmul(c, a, b)) {
+    if (added != kNoValue) SetProduct(c, Added(c, c.ids(c.out()), added));
+    return;
+  }
   // A vector is a matrix of one row on the left, of one column on the right.
   const bool row = c.rank(a) == 1, column = c.rank(b) == 1;
   const int64_t rank = c.out_rank() + row + column;
@@ -107,8 +151,7 @@ void Matmul(const Call& c, ValueId a, ValueId b, ValueId added) {
       Product(c, use, left, Widened(c.t.sizes(a), rank), right, Widened(b_sizes, rank), c.rank(a));
   if (made.defined() && column) made = made.squeeze(-1);
   if (made.defined() && row) made = made.squeeze(column ? -1 : -2);
-  if (added != kNoValue)
-    made = Meet(c, made, c.out_sizes(), Align(c.ids(added), rank), Widened(c.t.sizes(added), rank));
+  if (added != kNoValue) made = Added(c, made, added);
   SetProduct(c, made);
 }
 
@@ -182,6 +225,43 @@ std::string WithoutEllipsis(const std::string& letters, int64_t rank) {
   return letters.substr(0, at) + filled + letters.substr(at + 3);
 }
 
+/// An einsum of data with a stack of weights: one letter of the weight is contracted, one is new in
+/// the result, and the third, which is its first, numbers the slices. Of slices that are picked
+/// those of the index stand in its place.
+bool RunStackedEinsum(const Call& c, const ValueList& operands, const std::string (&letters)[2],
+                      const std::string& result) {
+  for (const size_t side : {size_t{1}, size_t{0}}) {
+    const std::string &own = letters[side], &other = letters[1 - side];
+    const ValueId weight = operands.ids[side];
+    if (!IsWeight(c, weight) || own.size() < 3) continue;
+    StackedLayer layer{.input = operands.ids[1 - side], .weight = weight, .argument = 1};
+    layer.element = static_cast<int32_t>(1 - side);
+    int news = 0, contracted = 0;
+    for (size_t i = 0; i < own.size(); ++i) {
+      const bool given = other.find(own[i]) != std::string::npos;
+      const bool stays = result.find(own[i]) != std::string::npos;
+      const auto axis = static_cast<int64_t>(i);
+      if (!given && !stays) return false;
+      if (own.size() > 3 && !c.t.IsPickedStack(weight, axis, axis)) continue;  // of the index
+      if (c.t.IsStack(weight, axis, axis)) {  // it is axis 0 of the stored tensor
+        layer.stack = axis;
+        layer.input_stack = given ? static_cast<int64_t>(other.find(own[i])) : -1;
+        layer.output_stack = stays ? static_cast<int64_t>(result.find(own[i])) : -1;
+      } else if (given && !stays) {
+        ++contracted;
+        layer.in = axis;
+        layer.input_in = static_cast<int64_t>(other.find(own[i]));
+      } else if (!given && stays) {
+        ++news;
+        layer.out = axis;
+        layer.output_out = static_cast<int64_t>(result.find(own[i]));
+      }
+    }
+    return contracted == 1 && news == 1 && RunStackedLayer(c, layer);
+  }
+  return false;
+}
+
 /// einsum of two operands, as the product it is: letters of both and the result are batch, of both
 /// only are contracted.
 void Einsum(const Call& c) {
@@ -196,6 +276,7 @@ void Einsum(const Call& c) {
   const std::string right =
       WithoutEllipsis(text.substr(comma + 1, arrow - comma - 1), c.rank(operands->ids[1]));
   const std::string result = WithoutEllipsis(text.substr(arrow + 2), c.out_rank());
+  if (RunStackedEinsum(c, *operands, {left, right}, result)) return;
   std::string all = result;  // result letters, then the contracted ones
   for (const char letter : left + right)
     if (all.find(letter) == std::string::npos) all += letter;
@@ -214,8 +295,18 @@ void Einsum(const Call& c) {
     return ids.defined() ? ids.permute(order).reshape(shape) : ids;
   };
   std::vector<int64_t> a_sizes, b_sizes;
-  const Tensor a = spread(left, operands->ids[0], a_sizes);
-  const Tensor b = spread(right, operands->ids[1], b_sizes);
+  Tensor a = spread(left, operands->ids[0], a_sizes), b = spread(right, operands->ids[1], b_sizes);
+  // Parts of a contracted axis (experts, weighted) are summed up: what stands across them goes
+  // together.
+  const auto join_parts = [&](Tensor& ids, const Tensor& other, int64_t axis) {
+    if (!VariesAlong(ids, axis) || VariesAlong(other, axis)) return;
+    const int64_t inner = c.t.InnerAxis(ids);
+    if (inner >= 0 && inner != axis && !VariesAlong(other, inner)) ids = Together(c, ids, axis);
+  };
+  for (auto axis = static_cast<int64_t>(result.size()); axis < rank; ++axis) {
+    join_parts(a, b, axis);
+    join_parts(b, a, axis);
+  }
   // An operand that is cut along its own axes only brings data that cannot be cut along others.
   const auto meets = [&](const Tensor& ids, const std::string& others, int64_t axis) {
     if (!ids.defined() || VariesAlong(ids, axis)) return ids;
@@ -254,11 +345,11 @@ void Einsum(const Call& c) {
 }  // namespace
 
 void AddProductRules(LabelRules& rules) {
-  for (const char* name : {"aten::matmul", "aten::bmm", "aten::mm"}) rules[name] = PlainMatmul;
-  rules["aten::baddbmm"] = AddedMatmul;
-  rules["aten::addmm"] = Addmm;
-  rules["aten::scaled_dot_product_attention"] = Attention;
-  rules["aten::einsum"] = Einsum;
+  AddRules(rules, PlainMatmul, "matmul bmm mm");
+  AddRules(rules, AddedMatmul, "baddbmm");
+  AddRules(rules, Addmm, "addmm");
+  AddRules(rules, Attention, "scaled_dot_product_attention");
+  AddRules(rules, Einsum, "einsum");
 }
 
 }  // namespace espalier

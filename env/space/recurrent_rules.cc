@@ -126,14 +126,12 @@ void Rnn(const Call& c) { Recurrent(c, {1, false}); }
 }  // namespace
 
 void AddRecurrentRules(LabelRules& rules) {
-  rules["aten::lstm"] = Lstm;
-  rules["aten::gru"] = Gru;
-  rules["aten::rnn_tanh"] = Rnn;
-  rules["aten::rnn_relu"] = Rnn;
-  rules["aten::lstm_cell"] = LstmCell;
-  rules["aten::gru_cell"] = GruCell;
-  rules["aten::rnn_tanh_cell"] = RnnCell;
-  rules["aten::rnn_relu_cell"] = RnnCell;
+  AddRules(rules, Lstm, "lstm");
+  AddRules(rules, Gru, "gru");
+  AddRules(rules, Rnn, "rnn_tanh rnn_relu");
+  AddRules(rules, LstmCell, "lstm_cell");
+  AddRules(rules, GruCell, "gru_cell");
+  AddRules(rules, RnnCell, "rnn_tanh_cell rnn_relu_cell");
 }
 
 }  // namespace espalier

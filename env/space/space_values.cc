@@ -148,6 +148,8 @@ void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> 
     const Group& group = space_.groups_[static_cast<size_t>(groups.first)];
     // Of a block only its own units are listed; all blocks keep as many.
     const bool whole = times % group.units == 0;
+    const int64_t block = in_block ? group.units / group.blocks : group.units;
+    if (times % block != 0) count.units = units;
     count.terms.push_back({groups.first, whole ? times / group.units : times,
                            whole ? 1 : group.units, groups.second});
   }
@@ -238,7 +240,9 @@ void SpaceBuilder::MakeValues() {
         for (const int64_t known :
              tracer_.KnownWeightIds(static_cast<ValueId>(id), static_cast<int64_t>(axis)))
           units.push_back(UnitOf(known));
+        const auto blocks = std::ssize(units) / std::max<int64_t>(shape.sizes[axis], 1);
         SetAxis(shape, axis, std::move(units), false);
+        if (blocks > 1 && !shape.unit[axis].empty()) shape.blocks[axis] = blocks;
       }
     }
     space_.values_.push_back(std::move(shape));

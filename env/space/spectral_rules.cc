@@ -42,15 +42,14 @@ void Transform(const Call& c) {
 }  // namespace
 
 void AddSpectralRules(LabelRules& rules) {
-  rules["aten::view_as_complex"] = AsComplex;
-  rules["aten::view_as_real"] = AsReal;
-  for (const char* name : {"real", "imag", "angle", "conj", "_conj", "conj_physical",
-                           "_conj_physical", "resolve_conj", "resolve_neg"})
-    rules[Str("aten::", name)] = CopyLabels;
-  for (const char* name : {"fft",   "ifft",   "rfft",   "irfft",  "hfft",     "ihfft",    "fft2",
-                           "ifft2", "rfft2",  "irfft2", "hfft2",  "ihfft2",   "fftn",     "ifftn",
-                           "rfftn", "irfftn", "hfftn",  "ihfftn", "fftshift", "ifftshift"})
-    rules[Str("aten::fft_", name)] = Transform;
+  AddRules(rules, AsComplex, "view_as_complex");
+  AddRules(rules, AsReal, "view_as_real");
+  AddRules(rules, CopyLabels,
+           "real imag angle conj _conj conj_physical _conj_physical resolve_conj resolve_neg");
+  AddRules(rules, Transform,
+           "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 "
+           "fft_irfft2 fft_hfft2 fft_ihfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn "
+           "fft_ihfftn fft_fftshift fft_ifftshift");
 }
 
 }  // namespace espalier

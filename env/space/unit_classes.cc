@@ -40,9 +40,12 @@ void UnitClasses::JoinElements() {
     for (size_t axis = 0; axis < sizes.size(); ++axis) {
       inner /= sizes[axis];
       const auto* known = tracer_.FindAxis(elements.parameter, static_cast<int64_t>(axis));
-      if (known == nullptr || known->blocks > 1) continue;
-      for (int64_t i = 0; i < elements.count; ++i)
-        tracer_.Union(elements.first + i, known->first + i / inner % sizes[axis]);
+      if (known == nullptr) continue;
+      const int64_t block = elements.count / known->blocks;
+      for (int64_t i = 0; i < elements.count; ++i) {
+        const int64_t before = known->blocks > 1 && axis > 0 ? i / block * sizes[axis] : 0;
+        tracer_.Union(elements.first + i, known->first + before + i / inner % sizes[axis]);
+      }
     }
   }
   if (!any) return;

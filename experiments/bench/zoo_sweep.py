@@ -26,6 +26,7 @@ deberta-v2 distilbert electra ernie exaone4 fnet gemma gemma2 gemma3_text glm gp
 gptj granite helium ibert mamba2 megatron-bert mistral mobilebert modernbert mpt mra nemotron olmo olmo2 opt
 persimmon phi phi3 qwen2 qwen3 recurrent_gemma rembert roberta roformer rwkv smollm3 squeezebert stablelm
 starcoder2 xglm""".split()
+EXPERTS = """deepseek_v3 ernie4_5_moe glm4_moe gpt_oss granitemoe mixtral olmoe phimoe qwen2_moe qwen3_moe""".split()
 # Not vit_mae: its masks are random in eval mode, too.
 IMAGES = """beit bit clip_vision_model convnext convnextv2 cvt deit dinov2 dpt efficientnet focalnet glpn ijepa
 levit mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 poolformer pvt pvt_v2 regnet resnet segformer
@@ -37,6 +38,9 @@ TINY = dict(
     n_layers=2, num_layers=2, encoder_layers=2, decoder_layers=2, num_attention_heads=4, n_head=4, n_heads=4,
     num_heads=4, num_key_value_heads=2, head_dim=8, d_head=8, rotary_dim=4, intermediate_size=48, ffn_dim=48,
     hidden_dim=48, d_inner=48, n_inner=48, vocab_size=61, max_position_embeddings=32, n_positions=32, n_ctx=32,
+    moe_intermediate_size=24, shared_expert_intermediate_size=24, num_experts=4, num_local_experts=4,
+    n_routed_experts=4, moe_num_experts=4, num_experts_per_tok=2, moe_k=2, n_group=1, topk_group=1,
+    q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8, first_k_dense_replace=1,
     max_seq_len=32, context_length=32, image_size=32, patch_size=8, state_size=8, n_groups=2, pad_token_id=0,
     bos_token_id=1, eos_token_id=2)
 # Types whose sizes are lists by stage: as they come, on small images.
@@ -77,6 +81,8 @@ def transformer(kind):
     config = config_class(**sizes)
     config.use_cache = False
     network = AutoModel.from_config(config)
+    if hasattr(network, "set_experts_implementation"):  # the usual loop over experts is data-dependent
+        network.set_experts_implementation("batched_mm")
     if network.main_input_name != "pixel_values":
         return Output(network), lambda batch: (zoo_export.ids(batch, 8),)
     size = getattr(config, "image_size", 64)
@@ -200,5 +206,5 @@ if __name__ == "__main__":
                 continue
             export(options.folder, "timm_" + name, lambda name=name: image_network(timm, name))
     else:
-        for kind in options.names or TEXT + IMAGES:
+        for kind in options.names or TEXT + EXPERTS + IMAGES:
             export(options.folder, "hf_" + kind.replace("-", "_"), lambda kind=kind: transformer(kind))

@@ -53,7 +53,7 @@ int RunApply(const Arguments& arguments) {
 
   ordered_json json = {{"plan", file.string()}, {"model", arguments.positional()[1]}};
   json.update(PlanEffects(space, plan));
-  json["cost"] = CostTable(CostModel(space), selection);
+  json["cost"] = CostTable(space, CostModel(space), selection);
   DeliverCut(out, {source, options, seed, space, selection, plan}, json, [](const auto&) {});
   if (arguments.json())
     PrintJson(json);

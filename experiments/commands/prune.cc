@@ -113,7 +113,7 @@ int RunPrune(const Arguments& arguments) {
 
   ordered_json json = {{"model", arguments.positional()[0]}};
   json.update(PlanEffects(space, plan));
-  json["cost"] = CostTable(cost, found.selection);
+  json["cost"] = CostTable(space, cost, found.selection);
   if (latency) json["latency"] = LatencyToJson(*latency);
   if (!dry) {
     plan.source_sha256 = space.network().WeightsHash();

@@ -85,7 +85,7 @@ struct Inputs {
 };
 
 Inputs LoadInputs(const TrainSettings& settings) {
-  const at::Device device = ParseDevice(settings.run.device);
+  const at::Device device = UseDevice(settings.run);
   ModelSource source = LoadModelSource(settings.model, static_cast<uint64_t>(settings.run.seed));
   DataConfig data = settings.data;
   SettleNormalisation(source, data);
@@ -95,7 +95,7 @@ Inputs LoadInputs(const TrainSettings& settings) {
     throw Error(ErrorKind::kConfig,
                 Str("loss \"", task.loss, "\", metric \"", task.metric,
                     "\": a network that is only being trained has no uncut one to compare with"));
-  return {device, std::move(source), std::move(splits), std::move(task)};
+  return {device, std::move(source), splits.To(device), std::move(task)};
 }
 
 ordered_json TrainAndMeasure(const TrainSettings& settings, Inputs inputs, const RunFolder& folder,

@@ -55,7 +55,7 @@ class DeliveryUnit : public testing::Test {
     WriteDelivery(out, {.network = cut,
                         .plan = plan,
                         .certificate = certificate,
-                        .cost = CostTable(cost_, selection_),
+                        .cost = CostTable(space_, cost_, selection_),
                         .source = SourceOf(model, 0, {}),
                         .normalisation = ""});
     return out;

@@ -235,7 +235,7 @@ TEST(CertificateFuzzProperty, HostileCertificates) {
   WriteDelivery(folder.path(), {.network = cut,
                                 .plan = small.plan,
                                 .certificate = Certify(small.space, selection, small.plan, cut),
-                                .cost = CostTable(cost, selection),
+                                .cost = CostTable(small.space, cost, selection),
                                 .source = source,
                                 .normalisation = ""});
   const std::string text = ReadFile(folder / "certificate.json");

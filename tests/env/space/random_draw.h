@@ -61,6 +61,9 @@ class Draw {
   void PackedAttention();  // q, k, wider v beside each other in every head
   void LinearAttention();  // q (k^T v), heads merged with the batch
   void CoVariance();       // channels of two values by each other
+  void Experts();          // a small network for every slice of a stack, summed or side by side
+  void BlockDiagonal();    // a matrix for every head
+  void PickedMatrices();   // a matrix for every place, some of a stack
 
   void Push(ValueId id, int64_t channels) { values_.push_back({id, channels}); }
   Item Any() { return values_[rng_.Index(values_.size())]; }
@@ -82,6 +85,10 @@ class Draw {
   }
   ValueId Transpose(ValueId x, int64_t a, int64_t c) {
     return On("transpose", "int", x, {{"dim0", c10::IValue(a)}, {"dim1", c10::IValue(c)}});
+  }
+  ValueId Einsum(const std::string& equation, ValueId a, ValueId b) {
+    return b_.Call("aten::einsum", "",
+                   {{"equation", c10::IValue(equation)}, {"tensors", ValueList{{a, b}}}});
   }
   ValueId ChannelsLast(ValueId x) { return Permute(x, {0, 2, 3, 1}); }
   ValueId ChannelsFirst(ValueId x) { return Permute(x, {0, 3, 1, 2}); }

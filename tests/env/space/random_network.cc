@@ -11,7 +11,7 @@ Network Draw::Make() {
   Conv();
   const auto steps = 6 + static_cast<int>(rng_.Index(12));
   for (int step = 0; step < steps; ++step)
-    if (menu_ == Menu::kEverything && rng_.Uniform() < 0.6)
+    if (menu_ != Menu::kConvolutional && rng_.Uniform() < 0.6)
       Wide();
     else
       Step();

@@ -284,8 +284,73 @@ void Draw::CoVariance() {
   Push(On("unflatten", "int", wide, {{"dim", Int(2)}, {"sizes", List({8, 8})}}), a.channels);
 }
 
+void Draw::Experts() {
+  const Item in = Any();
+  const auto experts = static_cast<int64_t>(2 + rng_.Index(2));
+  const auto inner = static_cast<int64_t>(2 + rng_.Index(4));
+  const auto out = static_cast<int64_t>(2 + rng_.Index(6));
+  const std::string path = Path("experts");
+  const ValueId tokens = View(ChannelsLast(in.id), {-1, 64, in.channels});
+  const bool linear = rng_.Uniform() < 0.5;  // stored the other way round
+  const ValueId stored = Random(
+      path + ".up", linear ? Ints{experts, inner, in.channels} : Ints{experts, in.channels, inner});
+  const ValueId up = linear ? Transpose(stored, 1, 2) : stored;
+  const ValueId down = Random(path + ".down", {experts, inner, out});
+  ValueId made;
+  int64_t channels = out;
+  if (rng_.Uniform() < 0.5) {
+    const ValueId y = On("tanh", "", Einsum("bth,ehi->btei", tokens, up));
+    made = Einsum("btei,eio->bto", y, down);
+  } else {
+    const ValueId wide = On("unsqueeze", "", tokens, {{"dim", Int(1)}});
+    const ValueId y = On("tanh", "", On("matmul", "", wide, {{"other", up}}));
+    const ValueId each = On("matmul", "", y, {{"other", down}});  // [batch, experts, 64, out]
+    if (rng_.Uniform() < 0.5) {
+      made = On("sum", "dim_IntList", each, {{"dim", List({1})}});
+    } else {
+      channels = experts * out;
+      made = View(Transpose(each, 1, 2), {-1, 64, channels});
+    }
+  }
+  Push(View(Transpose(made, 1, 2), {-1, channels, 8, 8}), channels);
+}
+
+void Draw::BlockDiagonal() {
+  const Item in = Any();
+  constexpr int64_t kHeads = 4;
+  if (in.channels % kHeads != 0) return Activate();
+  const int64_t dims = in.channels / kHeads;
+  const std::string path = Path("blocks");
+  const ValueId heads = Permute(View(ChannelsLast(in.id), {-1, kHeads, dims}), {1, 0, 2});
+  const ValueId made =
+      On("baddbmm", "", Random(path + ".bias", {kHeads, 1, dims}),
+         {{"batch1", heads}, {"batch2", Random(path + ".weight", {kHeads, dims, dims})}});
+  const ValueId gate = View(Permute(On("sigmoid", "", made), {1, 0, 2}), {-1, 8, 8, in.channels});
+  Push(On("mul", "Tensor", ChannelsFirst(gate), {{"other", in.id}}), in.channels);
+}
+
+void Draw::PickedMatrices() {
+  const Item in = Any();
+  const auto slices = static_cast<int64_t>(2 + rng_.Index(2));
+  const auto out = static_cast<int64_t>(2 + rng_.Index(6));
+  const std::string path = Path("picked");
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < 64; ++i)
+    places.push_back(static_cast<int64_t>(rng_.Index(static_cast<uint64_t>(slices))));
+  const ValueId index = b_.Buffer(path + ".index", at::tensor(places, at::kLong));
+  const ValueId weight = On("index", "Tensor", Random(path + ".weight", {slices, in.channels, out}),
+                            {{"indices", ValueList{{index}}}});
+  const ValueId tokens = Transpose(View(ChannelsLast(in.id), {-1, 64, in.channels}), 0, 1);
+  const ValueId made = On("bmm", "", tokens, {{"mat2", weight}});  // [64, batch, out]
+  Push(View(Permute(made, {1, 2, 0}), {-1, out, 8, 8}), out);
+}
+
 void Draw::Wide() {
   using Step = void (Draw::*)();
+  static const std::vector<Step> kStacks = {&Draw::Experts, &Draw::BlockDiagonal,
+                                            &Draw::PickedMatrices};
+  if (menu_ == Menu::kStacks && rng_.Uniform() < 0.3)
+    return (this->*kStacks[rng_.Index(kStacks.size())])();
   static const std::vector<Step> kSteps = {&Draw::LinearOverChannels,
                                            &Draw::LayerNorm,
                                            &Draw::GroupNorm,

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/cost/cost.h"
 #include "env/models/models.h"
 #include "env/space/certificate.h"
 #include "env/space/plan.h"
@@ -31,13 +32,19 @@ int64_t FromEnvironment(const char* name, int64_t usual) {
 /// nothing when no unit could be removed.
 std::optional<double> CutAndProve(int64_t seed) {
   const auto drawn = static_cast<uint64_t>(seed);
-  const Network net =
-      RandomNetwork(drawn, seed % 2 == 0 ? Menu::kEverything : Menu::kConvolutional);
+  const Network net = RandomNetwork(drawn, seed % 5 == 4   ? Menu::kStacks
+                                           : seed % 2 == 0 ? Menu::kEverything
+                                                           : Menu::kConvolutional);
   const Space space = BuildSpace(net, {.decouple_residuals = seed % 3 == 0});
   if (space.groups().empty()) return std::nullopt;
   const Selection selection = RandomSelection(space, drawn);
   const Plan plan = MakePlan(space, selection);
   const Certificate c = Certify(space, selection, plan, Cut(space.network(), plan));
+  const Cost predicted = CostModel(space).Of(space, selection);
+  const Cost counted = CostModel(BuildSpace(Cut(space.network(), plan))).Full();
+  EXPECT_DOUBLE_EQ(predicted.macs, counted.macs);
+  EXPECT_DOUBLE_EQ(predicted.params, counted.params);
+  EXPECT_DOUBLE_EQ(predicted.activation_bytes, counted.activation_bytes);
   EXPECT_LE(c.max_rel_error_f64, 1e-10) << c.failure;
   EXPECT_LE(c.max_rel_error, 1e-3) << c.failure;  // float32 over up to 30 layers and norms of few
   EXPECT_TRUE(c.invariance_exact);
@@ -61,6 +68,20 @@ TEST(SpaceFuzzProperty, MaskedEqualsPrunedOnRandomNetworks) {
   if (count < 100) return;
   EXPECT_GT(cut, count * 8 / 10);      // most networks have something to cut
   EXPECT_GT(sensitive, cut * 7 / 10);  // and most cuts change the output
+}
+
+TEST(SpaceFuzzProperty, StacksAreCutAlongBothTheirAxes) {
+  std::map<std::string, int> both;  // kind of stack -> stacks
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    const Space space = BuildSpace(RandomNetwork(seed, Menu::kStacks));
+    std::map<std::string, std::set<int64_t>> axes;
+    for (const Group& group : space.groups())
+      for (const Member& member : group.members) axes[member.parameter].insert(member.axis);
+    for (const char* kind : {"experts", "blocks", "picked"})
+      for (const auto& [name, cut] : axes)
+        both[kind] += name.starts_with(kind) && cut == std::set<int64_t>{1, 2};
+  }
+  for (const auto& [kind, count] : both) EXPECT_GE(count, 5) << kind;
 }
 
 TEST(SpaceFuzzProperty, NetworksThatOnceFailed) {

@@ -251,6 +251,17 @@ TEST(CertificateUnit, FailsWhenTheCutIsWrong) {
   EXPECT_NE(certificate.failure.find("layer2.0.bn1"), std::string::npos) << certificate.failure;
 }
 
+TEST(CertificateUnit, ANetworkThatDrawsNoiseDrawsTheSameMaskedAndCut) {
+  Builder b("variational", 1);
+  const ValueId x = b.Relu(b.Conv2d("encoder", b.Input("x", {2, 3, 6, 6}), 3, 8));
+  const ValueId latent = b.Conv2d("latent", x, 8, 4);
+  const ValueId noise = b.Call("aten::randn_like", "", {{"self", latent}});
+  const ValueId drawn = b.Call("aten::add", "Tensor", {{"self", latent}, {"other", noise}});
+  const ValueId y = b.Relu(b.Conv2d("decoder", drawn, 4, 8, {.kernel = 1}));
+  const Network net = b.Finish({b.Conv2d("image", y, 8, 3, {.kernel = 1})});
+  ExpectExactCut(net);
+}
+
 TEST(CertificateUnit, FailsWhenTheCutGivesNoNumbers) {
   const Space space = BuildSpace(BuildModel("resnet20"));
   const Selection selection = RandomHalf(space, 1);
