@@ -40,7 +40,8 @@ if(ESPALIER_TORCH_MANUAL)
     list(APPEND libraries torch_cuda c10_cuda)
     # The pip packages of CUDA lie beside torch: nvidia/cu13, or nvidia/cuda_runtime before.
     file(GLOB cuda_places ${espalier_torch_root}/../nvidia/cu* /usr/local/cuda)
-    find_path(ESPALIER_CUDA_INCLUDE cuda_runtime_api.h PATHS ${cuda_places} PATH_SUFFIXES include)
+    # cuda_runtime.h includes crt/, which in pip is a package of its own (nvidia-cuda-crt).
+    find_path(ESPALIER_CUDA_INCLUDE crt/host_config.h PATHS ${cuda_places} PATH_SUFFIXES include)
     find_library(ESPALIER_CUDART NAMES cudart libcudart.so.13 libcudart.so.12 PATHS ${cuda_places}
                  PATH_SUFFIXES lib lib64)
     if(ESPALIER_CUDA_INCLUDE AND ESPALIER_CUDART)
@@ -48,8 +49,8 @@ if(ESPALIER_TORCH_MANUAL)
       target_compile_definitions(espalier_torch INTERFACE ESPALIER_HAS_CUDA=1)
       list(APPEND library_paths ${ESPALIER_CUDART})
     else()
-      message(WARNING "LibTorch has CUDA, but cuda_runtime_api.h or libcudart was not found: "
-                      "CUDA graphs and streams are left out.")
+      message(WARNING "LibTorch has CUDA, but crt/host_config.h or libcudart was not found: "
+                      "CUDA graphs are left out. pip: nvidia-cuda-runtime, nvidia-cuda-crt.")
     endif()
   endif()
   foreach(library IN LISTS libraries)

@@ -18,6 +18,7 @@
 #include "env/base/error.h"
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
+#include "experiments/settings.h"
 
 namespace espalier {
 namespace {
@@ -226,6 +227,7 @@ int RunCommand(const Command& command, const std::vector<std::string>& line) {
     return 0;
   }
   SetThreads(arguments);
+  AllowTf32(false);  // unless a config says otherwise
   if (arguments.Has("quiet")) {
     SetQuiet(true);
     SetLogLevel(LogLevel::kWarning);

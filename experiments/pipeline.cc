@@ -43,7 +43,7 @@ ordered_json Ordered(const nlohmann::json& json) { return ordered_json::parse(js
 }  // namespace
 
 Pipeline::Pipeline(const RunConfig& config, const std::filesystem::path& folder)
-    : config_(config), device_(ParseDevice(config.run.device)), data_(config.data) {
+    : config_(config), device_(UseDevice(config.run)), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
   latency_file_ = folder / "latency.json";
@@ -54,6 +54,7 @@ Pipeline::Pipeline(const RunConfig& config, const std::filesystem::path& folder)
                 "data.test is what is held out for it");
   // The space's copy: its graph is that of every cut, so that values inside both can be compared.
   task_ = MakeTask(config.task, splits_->train(), space_->network());
+  splits_ = splits_->To(device_);
   for (const TrainConfig* train : {&config.sparsify.train, &config.finetune})
     Objective(train->loss.empty() ? task_.loss : train->loss,
               {.label_smoothing = train->label_smoothing});
@@ -125,7 +126,7 @@ void Pipeline::WriteFront(const std::filesystem::path& folder, const nlohmann::j
     Plan plan = MakePlan(*space_, selection);
     plan.source_sha256 = space_->network().WeightsHash();
     WritePlan(folder / Str("front-", row.at("budget").get<double>(), ".plan.json"), plan,
-              config_.space, CostTable(*cost_, selection));
+              config_.space, CostTable(*space_, *cost_, selection));
   }
 }
 
@@ -138,7 +139,7 @@ ordered_json Pipeline::SearchStage(const std::string& stage, const std::string& 
   if (result.weights)
     SaveWeights(context.folder / "weights.safetensors", result.weights->To(at::kCPU));
   WriteFront(context.folder, result.info);
-  const auto cost = CostTable(*cost_, result.selection);
+  const auto cost = CostTable(*space_, *cost_, result.selection);
   const ordered_json found = {{"strategy", name},
                               {"selection", result.selection},
                               {"kept", KeptCounts(result.selection)},
@@ -263,7 +264,7 @@ void Pipeline::Verify(const Candidate& candidate, const Network& final_network) 
       best, {.network = final_network,
              .plan = candidate.plan,
              .certificate = certificate,
-             .cost = CostTable(*cost_, candidate.selection),
+             .cost = CostTable(*space_, *cost_, candidate.selection),
              .source = SourceOf(source_, seed, ToOptions(config_.space)),
              .normalisation = NormalisationText(splits_->config().mean, splits_->config().std)});
   // A run whose strategy trained the uncut weights has no source file to start from again.

@@ -17,8 +17,13 @@ struct RunSettings {
   std::string name = "";        ///< folder name under `out`; empty = the config's file name
   std::string out = "runs";     ///< parent folder; relative to the current directory
   std::string device = "auto";  ///< auto, cpu, cuda, cuda:1
+  bool tf32 = false;            ///< of a CUDA device's float32 products
 };
 Schema Describe(RunSettings& settings);
+/// The device of a run, with its arithmetic set. Errors as ParseDevice.
+at::Device UseDevice(const RunSettings& settings);
+/// Whether float32 products of CUDA devices may have 10 bits of mantissa.
+void AllowTf32(bool on);
 
 /// The folder of a run: `folder_option` (--out) when given, else out/name.
 std::filesystem::path RunFolderPath(const RunSettings& settings,

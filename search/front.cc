@@ -90,8 +90,8 @@ class FrontSearch {
           std::make_unique<Budget>(env_.cost, Fraction(env_.budget.config(), fraction)));
     }
     Score();
-    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples);
-    CandidateOptions options;
+    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples, 0, env_.device);
+    CandidateOptions options{.device = env_.device};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race.on = false;
     evaluator_.emplace(env_.space, *set_, options);
@@ -285,8 +285,8 @@ class FrontSearch {
     std::optional<TaskSamples> rest;
     std::optional<CandidateEvaluator> judge;
     if (unseen) {
-      rest.emplace(validation, env_.task, env_.network(), 0, set_->samples());
-      CandidateOptions options;
+      rest.emplace(validation, env_.task, env_.network(), 0, set_->samples(), env_.device);
+      CandidateOptions options{.device = env_.device};
       options.race.on = false;
       judge.emplace(env_.space, *rest, options);
     }

@@ -30,6 +30,10 @@ Schema Describe(SearchLoopConfig& config) {
              "which units a ratio keeps: NAME or NAME(key=value, ...); `espalier list criteria`");
   schema.Add("precision", &config.precision, "of candidate evaluation; bf16 ranks as well, faster",
              {"fp32", "bf16"});
+  schema.Add(
+      "masked", &config.masked,
+      "evaluate at full width with zeros for what is cut: one recording (a CUDA graph) serves "
+      "all candidates");
   schema.Add("recalibrate_batches", &config.recalibrate_batches,
              "training batches that re-estimate a candidate's batch norms before it is evaluated; "
              "slower, and nearer to what fine-tuning gives",
@@ -116,10 +120,12 @@ class SearchLoop {
       problem_.high.push_back(static_cast<double>(limits.most[g]) / units);
     }
     scores_ = ScoreUnits(config.criterion, env_, context, name).scores;
-    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples);
+    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples, 0, env_.device);
     CandidateOptions options{
         .batch_size = config.batch_size, .workers = config.workers, .threads = config.threads};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+    options.device = env_.device;
+    options.masked = config.masked;
     options.race = {.on = config.race, .first = config.race_first, .error = config.race_error};
     if (config.recalibrate_batches > 0)
       options.prepare = [this, &splits](Network& cut) {

@@ -16,6 +16,7 @@ struct SearchLoopConfig {
   int64_t samples = 2000;             ///< validation samples of a whole evaluation; 0 = all
   std::string criterion = "l1_norm";  ///< which units a ratio keeps
   std::string precision = "fp32";     ///< of candidate evaluation: fp32, bf16
+  bool masked = false;                ///< CandidateOptions::masked
   int64_t recalibrate_batches = 0;    ///< of training samples, before a candidate is evaluated
   bool race = true;                   ///< drop clear losers of a batch early
   double race_error = 0.05;           ///< RaceOptions::error

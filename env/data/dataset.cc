@@ -62,6 +62,13 @@ Batch Dataset::Finish(Batch batch, bool channels_last, Rng* augment) const {
   return batch;
 }
 
+Dataset Dataset::To(at::Device device) const {
+  Dataset moved = *this;
+  moved.inputs = Moved(inputs, device);
+  moved.targets = Moved(targets, device);
+  return moved;
+}
+
 std::string Dataset::Hash() const {
   std::string hashes;
   for (const std::vector<Tensor>* tensors : {&inputs, &targets})

@@ -35,6 +35,7 @@ struct Dataset {
   Batch Range(int64_t first, int64_t size, bool channels_last = false) const;
   Batch Select(const Tensor& index, bool channels_last = false, Rng* augment = nullptr) const;
 
+  Dataset To(at::Device device) const;
   std::string Hash() const;  ///< SHA-256 of every tensor's bytes, one after the other
 
  private:
@@ -69,8 +70,10 @@ class Loader {
   Tensor order_;  // [N] permutation of the cached epoch
 };
 
-/// Random crop after zero padding, and horizontal flip, on uint8 tensors.
+/// Random crop after zero padding, and horizontal flip, on uint8 tensors, where they are.
 /// [B, C, H, W] uint8 -> the same shape. Draws 2 offsets and 1 flip per image from rng.
 Tensor AugmentCropFlip(const Tensor& images, int64_t padding, Rng& rng);
+/// The same with tensor operations: what AugmentCropFlip does on other devices than the CPU.
+Tensor AugmentByIndex(const Tensor& images, int64_t padding, Rng& rng);
 
 }  // namespace espalier

@@ -259,4 +259,14 @@ Splits::Splits(const DataConfig& config, const ImageSet& train, const ImageSet& 
       validation_(FromImages(validation, config_)),
       test_(FromImages(test, config_)) {}
 
+Splits Splits::To(at::Device device) const {
+  constexpr size_t kMostBytes = size_t{16} << 30;
+  size_t bytes = 0;
+  for (const Dataset* part : {&train_, &validation_, &test_})
+    for (const auto* tensors : {&part->inputs, &part->targets})
+      for (const Tensor& tensor : *tensors) bytes += tensor.nbytes();
+  if (bytes > kMostBytes) return *this;
+  return Splits(config_, train_.To(device), validation_.To(device), test_.To(device));
+}
+
 }  // namespace espalier

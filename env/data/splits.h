@@ -47,6 +47,10 @@ class Splits {
   Splits(const DataConfig& config, const ImageSet& train, const ImageSet& validation,
          const ImageSet& test);
 
+  /// On a device, as they are stored (images as bytes), up to 16 GiB in all; else where they were:
+  /// batches are then copied one by one.
+  Splits To(at::Device device) const;
+
   const Dataset& train() const { return train_; }
   const Dataset& validation() const { return validation_; }
   const Dataset& test() const { return test_; }

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <map>
 #include <mutex>
-#include <numeric>
 #include <optional>
 
 #include "env/base/clock.h"
@@ -26,7 +25,7 @@ struct CandidateEvaluator::Candidate {
   int64_t raced = 0;  // samples it stayed in this race for: the score does not depend on memory
   std::shared_ptr<const CandidateNetwork::Bound> bound{};  // empty: cut again for every batch
   std::optional<InferenceNetwork> own{};                   // where options.prepare is set
-  std::vector<uint64_t> signature{};
+  Signature signature{};
   std::atomic<bool> failed = false;
   std::string cause{};  // guarded by Totals::mutex
 };
@@ -41,8 +40,6 @@ struct CandidateEvaluator::Totals {
 namespace {
 
 constexpr int64_t kBoundBytes = int64_t{1} << 30;
-constexpr size_t kDeepest = 6;       // points where candidates part that are held at a time
-constexpr int32_t kLeastShared = 4;  // ops; below, sharing costs more than it saves
 
 std::string KeyOf(const Selection& selection) {
   std::string key;
@@ -54,34 +51,6 @@ std::string KeyOf(const Selection& selection) {
   return key;
 }
 
-/// First op where two candidates differ.
-int32_t CommonPrefix(const std::vector<uint64_t>& a, const std::vector<uint64_t>& b) {
-  return static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin()).first - a.begin());
-}
-
-/// Brings candidates with a common prefix together, few before many: so few of the points where
-/// they part have to be held at a time (no more than log2 of their number).
-template <typename Pointer>
-void Arrange(std::span<Pointer> part, size_t op) {
-  if (part.size() < 2) return;
-  const auto& signature = part.front()->signature;
-  const auto differs = [&](const Pointer& other) { return other->signature[op] != signature[op]; };
-  while (op < signature.size() && std::none_of(part.begin(), part.end(), differs)) ++op;
-  if (op == signature.size()) return;
-  std::map<uint64_t, std::vector<Pointer>> by_signature;
-  for (const Pointer& candidate : part) by_signature[candidate->signature[op]].push_back(candidate);
-  std::vector<std::vector<Pointer>> parts;
-  for (auto& [value, members] : by_signature) parts.push_back(std::move(members));
-  std::stable_sort(parts.begin(), parts.end(),
-                   [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  size_t at = 0;
-  for (const auto& members : parts) {
-    std::copy(members.begin(), members.end(), part.begin() + static_cast<int64_t>(at));
-    Arrange(part.subspan(at, members.size()), op + 1);
-    at += members.size();
-  }
-}
-
 }  // namespace
 
 CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& set,
@@ -89,12 +58,13 @@ CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& 
     : space_(space),
       set_(set),
       options_(options),
-      network_(space, options.dtype),
+      network_(space, options.dtype, options.device),
       totals_(std::make_unique<Totals>()) {
   ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads >= 0,
                  "batch size ", options.batch_size, ", ", options.workers, " workers of ",
                  options.threads, " threads");
   options_.batch_size = FittingBatch(space.network(), options.batch_size);
+  if (options.masked && !options.prepare) masked_.emplace(network_);
 }
 
 CandidateEvaluator::~CandidateEvaluator() = default;
@@ -203,6 +173,7 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
 WorkerSetting CandidateEvaluator::SettingFor(int64_t samples) {
   constexpr int64_t kTrialSamples = 64, kWorthIt = 50;
   const int64_t cores = at::get_num_threads();
+  if (masked_) return {1, cores};
   if (options_.workers > 0) return {options_.workers, std::max<int64_t>(options_.threads, 1)};
   if (options_.threads > 0)
     return {std::max<int64_t>(cores / options_.threads, 1), options_.threads};
@@ -214,10 +185,12 @@ WorkerSetting CandidateEvaluator::SettingFor(int64_t samples) {
       WorkerSettings(cores),
       [&] {
         const at::NoGradGuard no_grad;
-        std::vector<Tensor> inputs;
-        for (const Tensor& input : set_.Inputs(0, count))
-          inputs.push_back(PrepareInput(input, options_.dtype));
-        return network_.executor().Run(bound.binding, inputs);
+        std::vector<Tensor> outputs;
+        OnOwnQueue(options_.device, [&] {
+          outputs = network_.executor().Run(bound.binding,
+                                            PrepareInputs(set_.Inputs(0, count), options_.dtype));
+        });
+        return outputs;
       },
       SteadyClock());
   return *setting_;
@@ -229,8 +202,15 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
     if (candidate->seen < last) order.push_back(candidate);
   const WorkerSetting setting = SettingFor(static_cast<int64_t>(order.size()) * (last - first));
   totals_->counters.setting = setting;
-  RunOnWorkers(setting, order.size(), [&](size_t i) { Ready(*order[i]); });
-  if (options_.share_prefixes && !options_.prepare) Arrange(std::span(order), 0);
+  const auto on_workers = [&](size_t tasks, const std::function<void(size_t)>& body) {
+    RunOnWorkers(setting, tasks, [&](size_t i) { OnOwnQueue(options_.device, [&] { body(i); }); });
+  };
+  if (!masked_) on_workers(order.size(), [&](size_t i) { Ready(*order[i]); });
+  if (sharing()) {
+    std::vector<Candidate*> arranged;
+    for (const size_t i : PrefixOrder(SignaturesOf(order))) arranged.push_back(order[i]);
+    order = std::move(arranged);
+  }
 
   struct Task {
     int64_t first, count;
@@ -245,7 +225,7 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
     for (size_t s = 0; s < shards; ++s)
       tasks.push_back({at, std::min(options_.batch_size, last - at), order.size() * s / shards,
                        order.size() * (s + 1) / shards});
-  RunOnWorkers(setting, tasks.size(), [&](size_t i) {
+  on_workers(tasks.size(), [&](size_t i) {
     const Task& task = tasks[i];
     std::vector<Candidate*> part(order.begin() + static_cast<int64_t>(task.begin),
                                  order.begin() + static_cast<int64_t>(task.end));
@@ -260,6 +240,15 @@ void CandidateEvaluator::RunBatches(std::vector<Candidate*>& active, int64_t fir
   }
 }
 
+/// Null where nothing is to be shared.
+std::vector<const Signature*> CandidateEvaluator::SignaturesOf(
+    const std::vector<Candidate*>& candidates) const {
+  std::vector<const Signature*> signatures;
+  for (const Candidate* candidate : candidates)
+    signatures.push_back(sharing() ? &candidate->signature : nullptr);
+  return signatures;
+}
+
 void CandidateEvaluator::Fail(Candidate& candidate, const std::string& cause) {
   const std::lock_guard lock(totals_->mutex);
   if (!candidate.failed.exchange(true)) candidate.cause = cause;
@@ -271,6 +260,7 @@ void CandidateEvaluator::Ready(Candidate& candidate) {
     if (candidate.own) return;
     try {
       Network cut = Cut(space_.network(), MakePlan(space_, *candidate.selection));
+      cut.store = cut.store.To(options_.device);
       options_.prepare(cut);
       candidate.own.emplace(cut, options_.dtype);
     } catch (const Error& error) {
@@ -292,60 +282,25 @@ void CandidateEvaluator::Ready(Candidate& candidate) {
 void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t first,
                                   int64_t count) {
   const at::NoGradGuard no_grad;
-  const Executor& executor = network_.executor();
-  const auto ops = static_cast<int32_t>(executor.graph().ops.size());
   size_t done = 0;  // candidates of `order` that have their values
   try {
-    std::vector<Tensor> inputs;
-    for (const Tensor& input : set_.Inputs(first, count))
-      inputs.push_back(PrepareInput(input, options_.dtype));
-    std::vector<Executor::Progress> held;  // ascending by next: points that later candidates share
-    const auto prefix = [&](size_t a, size_t b) {
-      return CommonPrefix(order[a]->signature, order[b]->signature);
-    };
-    const auto run_shared = [&](Candidate& candidate, size_t i) {
-      const auto bound = BoundOf(candidate);
-      // Where later candidates part from this one: ever earlier, the further down the order.
-      const int32_t begin = held.empty() ? 0 : held.back().next;
-      std::vector<int32_t> parting;
-      int32_t shared = ops;
-      bool come_back = false;  // a later one parts where this one begins
-      for (size_t j = i + 1; options_.share_prefixes && j < order.size(); ++j) {
-        shared = std::min(shared, prefix(j - 1, j));
-        come_back = shared == begin;
-        if (shared <= std::max(begin, kLeastShared)) break;
-        if (parting.empty() || parting.back() != shared) parting.push_back(shared);
-      }
-      Executor::Progress at;
-      if (held.empty()) {
-        at = executor.Start(bound->binding, inputs);
-      } else {
-        at = executor.Fork(held.back(), bound->binding);
-        if (!come_back) held.pop_back();
-      }
-      const size_t room = kDeepest - std::min(kDeepest, held.size());
-      if (parting.size() > room) parting.resize(room);  // the deepest are the most worth
-      for (auto stop = parting.rbegin(); stop != parting.rend(); ++stop) {
-        executor.Advance(bound->binding, at, *stop);
-        held.push_back(at);
-        at = executor.Fork(at, bound->binding);
-      }
-      executor.Advance(bound->binding, at, ops);
-      totals_->ops_run += ops - begin;
-      totals_->ops_due += ops;
-      return executor.Outputs(at);
-    };
+    const std::vector<Tensor> inputs = PrepareInputs(set_.Inputs(first, count), options_.dtype);
+    SharedPrefixes shared(network_.executor(), inputs, SignaturesOf(order));
     for (size_t i = 0; i < order.size(); ++i, done = i) {
       Candidate& candidate = *order[i];
-      while (!held.empty() && (i == 0 || held.back().next > prefix(i - 1, i))) held.pop_back();
       if (candidate.failed) continue;
       try {
         std::vector<Tensor> outputs;
-        if (candidate.own)
+        std::shared_ptr<const CandidateNetwork::Bound> bound;  // stays until the device is done
+        if (candidate.own) {
           outputs = candidate.own->Run(inputs);
-        else
-          outputs = run_shared(candidate, i);
-        const Tensor values = set_.PerSample(outputs, first, count).contiguous();
+        } else if (masked_) {
+          outputs = masked_->Run(*candidate.selection, inputs);
+        } else {
+          bound = BoundOf(candidate);
+          outputs = shared.Run(i, bound->binding);
+        }
+        const Tensor values = set_.PerSample(outputs, first, count).cpu().contiguous();
         if (!values.isfinite().all().item<bool>()) {
           Fail(candidate,
                Str("outputs are not finite on samples ", first, " to ", first + count - 1));
@@ -354,7 +309,7 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
         std::copy_n(values.const_data_ptr<float>(), count, candidate.values.begin() + first);
       } catch (const Error& error) {
         if (error.kind() == ErrorKind::kResource && count > 1) throw;
-        if (error.kind() == ErrorKind::kInternal) throw;
+        if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kConfig) throw;
         Fail(candidate, error.message());
       } catch (const c10::OutOfMemoryError&) {
         if (count > 1) throw;
@@ -363,6 +318,8 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
         Fail(candidate, error.what());
       }
     }
+    totals_->ops_due += shared.ops_due();
+    totals_->ops_run += shared.ops_run();
     const std::lock_guard lock(totals_->mutex);
     totals_->counters.samples += count * static_cast<int64_t>(order.size());
     return;
@@ -371,6 +328,8 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kResource || count == 1) throw;
   }
+  ReleaseCachedMemory(options_.device);
+  if (masked_) masked_->Forget();
   const std::vector<Candidate*> rest(order.begin() + static_cast<int64_t>(done), order.end());
   RunBatch(rest, first, count / 2);
   RunBatch(rest, first + count / 2, count - count / 2);

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "env/eval/candidate_network.h"
+#include "env/eval/masked_network.h"
 #include "env/eval/race.h"
+#include "env/eval/shared_prefixes.h"
 #include "env/eval/worker_pool.h"
 #include "env/space/plan.h"
 
@@ -23,7 +25,7 @@ class ComparisonSet {
   virtual ~ComparisonSet() = default;
   virtual int64_t samples() const = 0;
   virtual std::vector<Tensor> Inputs(int64_t first, int64_t count) const = 0;
-  /// Larger = better, [count] float32 on CPU. Errors: kModel when the outputs do not fit.
+  /// Larger = better, [count] float32. Errors: kModel when the outputs do not fit.
   virtual Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
                            int64_t count) const = 0;
 };
@@ -34,6 +36,11 @@ struct CandidateOptions {
   /// short measurement finds fastest. One of them 0: threads are 1, workers as many as fit.
   int64_t workers = 0, threads = 0;
   at::ScalarType dtype = at::kFloat;
+  /// Where candidates run; workers overlap there in queues of their own.
+  at::Device device = at::kCPU;
+  /// Evaluate candidates at full width with zeros for what is cut, by one recording
+  /// (MaskedNetwork); they share nothing then, and one worker evaluates them all.
+  bool masked = false;
   bool share_prefixes = true;
   RaceOptions race{};
   /// Done to every cut network before it is evaluated, e.g. batch-norm recalibration; called by
@@ -59,13 +66,13 @@ struct CandidateScore {
 /// the confidence options.race states. What was evaluated before is answered from memory.
 ///
 /// Errors   a candidate whose outputs are not finite, or that an operator refuses, is a failed
-///          candidate with its cause; kResource when a batch of one sample does not fit in memory.
+///          candidate with its cause; kResource when a batch of one sample does not fit in memory;
+///          kConfig for masks on a network that they do not fit.
 /// Random   none: the same call gives the same values, for any number of workers and, as far as
 ///          operators add up in the same order for any number of threads, for these; settings that
 ///          are measured are only taken when outputs are equal to the last bit.
 /// Memory   weights of the kept candidates up to 1 GiB, else they are cut again for every batch;
-/// for
-///          every worker the values of one batch and of the points where candidates part.
+///          for every worker the values of one batch and of the points where candidates part.
 /// Threads  one call at a time.
 class CandidateEvaluator {
  public:
@@ -91,6 +98,8 @@ class CandidateEvaluator {
  private:
   struct Candidate;
   struct Totals;
+  bool sharing() const { return options_.share_prefixes && !options_.prepare && !masked_; }
+  std::vector<const Signature*> SignaturesOf(const std::vector<Candidate*>& candidates) const;
   WorkerSetting SettingFor(int64_t samples);
   void RunBatches(std::vector<Candidate*>& active, int64_t first, int64_t last);
   void RunBatch(const std::vector<Candidate*>& order, int64_t first, int64_t count);
@@ -102,6 +111,7 @@ class CandidateEvaluator {
   const ComparisonSet& set_;
   CandidateOptions options_;
   CandidateNetwork network_;
+  std::optional<MaskedNetwork> masked_;                        // where options ask for it
   std::unordered_map<std::string, std::vector<float>> known_;  // by selection: values so far
   std::unordered_map<std::string, std::string> failures_;
   std::unique_ptr<Totals> totals_;

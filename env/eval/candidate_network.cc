@@ -37,9 +37,11 @@ Tensor ZeroOtherRows(const Tensor& tensor, const std::vector<int64_t>& kept) {
   return tensor.index_fill(0, at::tensor(others, at::kLong).to(tensor.device()), 0);
 }
 
-Network Rewritten(const Space& space, at::ScalarType dtype,
+Network Rewritten(const Space& space, at::ScalarType dtype, at::Device device,
                   std::map<std::string, InferenceRewrite::Origin>& origins) {
-  InferenceRewrite rewrite(space.network());
+  Network network = space.network();
+  network.store = network.store.To(device);
+  InferenceRewrite rewrite(std::move(network));
   std::set<std::string> additions;  // candidates leave branches out by their alpha
   for (const Branch& branch : space.branches())
     additions.insert(space.network().graph.ops[static_cast<size_t>(branch.op)].name);
@@ -51,8 +53,10 @@ Network Rewritten(const Space& space, at::ScalarType dtype,
 
 }  // namespace
 
-CandidateNetwork::CandidateNetwork(const Space& space, at::ScalarType dtype)
-    : space_(space), network_(Rewritten(space, dtype, origins_)), executor_(network_.graph) {
+CandidateNetwork::CandidateNetwork(const Space& space, at::ScalarType dtype, at::Device device)
+    : space_(space),
+      network_(Rewritten(space, dtype, device, origins_)),
+      executor_(network_.graph) {
   for (const Value& value : network_.graph.values) {
     const auto origin = origins_.find(value.target);
     if (origin != origins_.end() && origin->second.source.empty())
@@ -63,25 +67,29 @@ CandidateNetwork::CandidateNetwork(const Space& space, at::ScalarType dtype)
   }
 }
 
-CandidateNetwork::Slice CandidateNetwork::SliceOf(const std::string& name, const Plan& plan) const {
-  const Tensor& full = network_.store.Get(name);
-  const auto known = origins_.find(name);
-  const InferenceRewrite::Origin origin =
-      known == origins_.end()
-          ? InferenceRewrite::Origin{space_.network().store.Has(name)
-                                         ? space_.network().store.Canonical(name)
-                                         : name}
-          : known->second;
-  std::vector<KeptAxis> axes;
-  std::vector<int64_t> rows;
+InferenceRewrite::Origin CandidateNetwork::OriginOf(const std::string& name) const {
+  if (const auto known = origins_.find(name); known != origins_.end()) return known->second;
+  const ParameterStore& given = space_.network().store;
+  return {given.Has(name) ? given.Canonical(name) : name};
+}
+
+CandidateNetwork::Kept CandidateNetwork::KeptOf(const std::string& name, const Plan& plan) const {
+  const InferenceRewrite::Origin origin = OriginOf(name);
+  Kept result{.source = origin.source, .axes = {}, .rows = {}};
   if (const auto kept = plan.kept.find(origin.source); kept != plan.kept.end())
     for (const KeptAxis& axis : kept->second) {
       if (axis.axis == 0 && origin.keeps_rows)
-        rows = axis.kept.front();
+        result.rows = axis.kept.front();
       else if (axis.axis == 0 || !origin.rows_only)
-        axes.push_back(axis);
+        result.axes.push_back(axis);
     }
-  const auto numbers = plan.renumbered.find(origin.source);
+  return result;
+}
+
+CandidateNetwork::Slice CandidateNetwork::SliceOf(const std::string& name, const Plan& plan) const {
+  const Tensor& full = network_.store.Get(name);
+  const auto [source, axes, rows] = KeptOf(name, plan);
+  const auto numbers = plan.renumbered.find(source);
   if (axes.empty() && rows.empty() && numbers == plan.renumbered.end()) return {full, 0};
 
   uint64_t hash = HashOf(axes);

@@ -25,9 +25,9 @@ namespace espalier {
 class CandidateNetwork {
  public:
   /// dtype: kFloat leaves every tensor's type; kBFloat16 casts weights; inputs go through
-  /// PrepareInput.
-  /// The space must outlive this.
-  explicit CandidateNetwork(const Space& space, at::ScalarType dtype = at::kFloat);
+  /// PrepareInput. device: where candidates are made and run. The space must outlive this.
+  explicit CandidateNetwork(const Space& space, at::ScalarType dtype = at::kFloat,
+                            at::Device device = at::kCPU);
 
   struct Bound {
     Binding binding;
@@ -38,6 +38,16 @@ class CandidateNetwork {
   };
   Bound Bind(const Selection& selection) const;
 
+  /// What a plan leaves of a stored tensor of network(), by canonical name.
+  struct Kept {
+    std::string source;          ///< the tensor of the Space's network it was made from
+    std::vector<KeptAxis> axes;  ///< the rest of these is cut
+    std::vector<int64_t> rows;   ///< unless empty: the other rows become zeros
+  };
+  Kept KeptOf(const std::string& name, const Plan& plan) const;
+  std::string SourceOf(const std::string& name) const { return OriginOf(name).source; }
+
+  const Space& space() const { return space_; }
   const Executor& executor() const { return executor_; }
   const Network& network() const { return network_; }
 
@@ -47,6 +57,7 @@ class CandidateNetwork {
     uint64_t signature = 0;
   };
   Slice SliceOf(const std::string& name, const Plan& plan) const;
+  InferenceRewrite::Origin OriginOf(const std::string& name) const;
 
   const Space& space_;
   std::map<std::string, InferenceRewrite::Origin> origins_;

@@ -38,9 +38,7 @@ InferenceNetwork::InferenceNetwork(const Network& network, at::ScalarType dtype)
 
 std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) const {
   const at::NoGradGuard no_grad;
-  std::vector<Tensor> prepared;
-  for (const Tensor& input : inputs) prepared.push_back(PrepareInput(input, dtype_));
-  return compiled_->executor.Run(compiled_->binding, prepared);
+  return compiled_->executor.Run(compiled_->binding, PrepareInputs(inputs, dtype_));
 }
 
 Score Evaluate(const Network& network, const Dataset& samples, const Task& task,

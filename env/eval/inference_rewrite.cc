@@ -230,4 +230,9 @@ Tensor PrepareInput(const Tensor& input, at::ScalarType dtype) {
   return dtype != at::kFloat && ready.is_floating_point() ? ready.to(dtype) : ready;
 }
 
+std::vector<Tensor> PrepareInputs(std::vector<Tensor> inputs, at::ScalarType dtype) {
+  for (Tensor& input : inputs) input = PrepareInput(input, dtype);
+  return inputs;
+}
+
 }  // namespace espalier

@@ -107,5 +107,6 @@ class InferenceRewrite {
 /// An input as a rewritten network takes it: channels_last where it has four axes, floating ones in
 /// `dtype` unless that is kFloat.
 Tensor PrepareInput(const Tensor& input, at::ScalarType dtype);
+std::vector<Tensor> PrepareInputs(std::vector<Tensor> inputs, at::ScalarType dtype);
 
 }  // namespace espalier

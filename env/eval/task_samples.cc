@@ -42,22 +42,23 @@ Tensor FairOrder(const Dataset& data) {
 }  // namespace
 
 TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit,
-                         int64_t skip)
+                         int64_t skip, at::Device device)
     : task_(task),
+      device_(device),
       metric_(task.MakeMetric()),
       lower_is_better_(HasFact(task.metric, kLowerIsBetter)),
-      uncut_(task, HasFact(task.metric, kNeedsUncut), at::kCPU) {
+      uncut_(task, HasFact(task.metric, kNeedsUncut), device) {
   const at::NoGradGuard no_grad;
   const int64_t left = data.count() - skip;
   if (left <= 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
   const Tensor order = FairOrder(data).narrow(0, skip, limit > 0 ? std::min(limit, left) : left);
-  samples_ = data.Select(order, /*channels_last=*/true).To(at::kCPU);
+  samples_ = data.Select(order, /*channels_last=*/true).To(device_);
   FindTangent(uncut);
 }
 
 void TaskSamples::FindTangent(const Network& uncut) {
   const Executor executor(uncut.graph);
-  const Binding binding = executor.Bind(uncut.store.To(at::kCPU));
+  const Binding binding = executor.Bind(uncut.store.To(device_));
   std::vector<Tensor> statistics;
   std::vector<std::vector<Tensor>> outputs;  // [batch][output]
   size_t bytes = 0;
@@ -94,7 +95,7 @@ std::vector<Tensor> TaskSamples::Inputs(int64_t first, int64_t count) const {
 
 Outcome TaskSamples::OutcomeOf(std::vector<Tensor> outputs, int64_t first, int64_t count) const {
   Outcome outcome{{Inputs(first, count), Part(samples_.targets, first, count)}, {}};
-  for (const Tensor& output : outputs) outcome.outputs.push_back(output.cpu());
+  for (const Tensor& output : outputs) outcome.outputs.push_back(output.to(device_));
   outcome.uncut = uncut_outputs_.empty() ? uncut_.Run(outcome.batch.inputs)
                                          : Part(uncut_outputs_, first, count);
   return outcome;

@@ -23,9 +23,10 @@ namespace espalier {
 class TaskSamples final : public ComparisonSet {
  public:
   /// limit: so many samples in that order, 0 = all; skip: after leaving out so many. uncut: the
-  /// network that candidates are cut from.
+  /// network that candidates are cut from. device: where the samples stay, and where outputs are
+  /// judged.
   TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit = 0,
-              int64_t skip = 0);
+              int64_t skip = 0, at::Device device = at::kCPU);
   int64_t samples() const override { return samples_.size(); }
   std::vector<Tensor> Inputs(int64_t first, int64_t count) const override;
   Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first, int64_t count) const override;
@@ -35,6 +36,7 @@ class TaskSamples final : public ComparisonSet {
   void FindTangent(const Network& uncut);
 
   const Task task_;
+  const at::Device device_;
   const std::unique_ptr<const Metric> metric_;
   const bool lower_is_better_;
   const UncutOutputs uncut_;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <mutex>
 #include <optional>
 
 #include "env/base/error.h"
@@ -14,6 +13,7 @@
 #include "env/base/log.h"
 #include "env/graph/batch_size.h"
 #include "env/graph/executor.h"
+#include "env/graph/generator_scope.h"
 #include "env/graph/memory_format.h"
 #include "env/train/checkpoint.h"
 #include "env/train/optimizer.h"
@@ -48,38 +48,6 @@ std::vector<NamedTensor> FloatTensors(const ParameterStore& store, bool paramete
   }
   return tensors;
 }
-
-bool UsesDefaultGenerator(const Graph& graph) {
-  return std::any_of(graph.ops.begin(), graph.ops.end(), [](const Op& op) {
-    const std::string& name = op.handle.operator_name().name;
-    return name.find("dropout") != std::string::npos ||
-           name.find("bernoulli") != std::string::npos || name.find("rand") != std::string::npos;
-  });
-}
-
-/// Dropout draws from the process-wide generator and takes no other: seeds it for one step and puts
-/// its state back.
-class GeneratorScope {
- public:
-  GeneratorScope(bool on, at::Device device, uint64_t seed) {
-    if (!on) return;
-    generator_ = at::globalContext().defaultGenerator(device);
-    const std::lock_guard<std::mutex> lock(generator_->mutex());
-    saved_ = generator_->get_state();
-    generator_->set_current_seed(seed);
-  }
-  ~GeneratorScope() {
-    if (!generator_) return;
-    const std::lock_guard<std::mutex> lock(generator_->mutex());
-    generator_->set_state(saved_);
-  }
-  GeneratorScope(const GeneratorScope&) = delete;
-  GeneratorScope& operator=(const GeneratorScope&) = delete;
-
- private:
-  std::optional<at::Generator> generator_;
-  Tensor saved_;
-};
 
 /// Everything one call of Train needs, with the loop in pieces.
 class Training {

@@ -200,9 +200,10 @@ json MeasureProjection(std::istream& in) {
 /// Random keep ratios at half the MACs, evaluated on test images. The weights may have seen every
 /// training image, and what they do on those tells nothing.
 json MeasureCandidates(std::istream& in) {
-  std::string weights, root, precision, race, sharing;
+  std::string weights, root, precision, race, sharing, device = "cpu", form = "sliced";
   int64_t count = 0, samples = 0, workers = 0;
   in >> weights >> root >> count >> samples >> precision >> race >> sharing >> workers;
+  in >> device >> form;
   DataConfig data;
   data.root = root;
   data.mean = {0.485, 0.456, 0.406};
@@ -222,8 +223,9 @@ json MeasureCandidates(std::istream& in) {
     for (size_t g = 0; g < space.groups().size(); ++g) decision.push_back(rng.Uniform(0.2, 1.0));
     candidates.push_back(SelectTop(space, scores, budget.Project(decision)));
   }
-  const TaskSamples set(splits.test(), {}, space.network(), samples);
-  CandidateOptions options{.workers = workers};
+  const TaskSamples set(splits.test(), {}, space.network(), samples, 0, at::Device(device));
+  CandidateOptions options{.workers = workers, .device = at::Device(device)};
+  options.masked = form == "masked";
   options.dtype = precision == "bf16" ? at::kBFloat16 : at::kFloat;
   options.race.on = race == "race";
   options.share_prefixes = sharing == "shared";

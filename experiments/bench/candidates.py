@@ -57,8 +57,8 @@ def usual_loop(net, images, batch, seed):
     pruner.step()
     pruned = time.perf_counter()
     with torch.no_grad():
-        for first in range(0, len(images), batch):
-            cut(images[first:first + batch]).argmax(1)
+        answers = [cut(images[first:first + batch]).argmax(1) for first in range(0, len(images), batch)]
+        torch.cat(answers).cpu()
     seconds = time.perf_counter() - start
     macs, _ = tp.utils.count_ops_and_params(cut, images[:1])
     return seconds, pruned - start, macs
@@ -91,6 +91,7 @@ def main():
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--loops", type=int, default=6, help="candidates of the loop in PyTorch")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cuda adds rows for masked candidates")
     parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results" / "candidates.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -115,21 +116,26 @@ def main():
                       for key, value in row.items() if key not in ("name", "seconds_per_candidate")),
               flush=True)
 
-    def ours(precision, race, sharing, workers):
+    def ours(precision, race, sharing, workers, form="sliced"):
         result = espalier.measure("candidates", args.weights, args.data, args.count, args.samples,
-                                  precision, race, sharing, workers)
+                                  precision, race, sharing, workers, args.device, form)
         return result["seconds"] / args.count, result
 
-    net, images = projection_resnet56(), torch.randn(args.samples, 3, 32, 32)
+    net = projection_resnet56().to(args.device)
+    images = torch.randn(args.samples, 3, 32, 32, device=args.device)
     usual_loop(net, images, 250, 0)
     halves = [args.loops // 2, args.loops - args.loops // 2]  # before and after ours
     taken = [usual_loop(net, images, 250, seed) for seed in range(halves[0])]
     seconds, exact = ours("fp32", "full", "alone", args.threads)
     variants = [("fp32, every one in full", seconds, exact)]
-    for name, how in (("fp32, every one in full, one worker", ("fp32", "full", "alone", 1)),
-                      ("bf16, every one in full", ("bf16", "full", "alone", args.threads)),
-                      ("fp32, shared prefixes and a race", ("fp32", "race", "shared", args.threads)),
-                      ("bf16, shared prefixes and a race", ("bf16", "race", "shared", args.threads))):
+    ways = [("fp32, every one in full, one worker", ("fp32", "full", "alone", 1)),
+            ("bf16, every one in full", ("bf16", "full", "alone", args.threads)),
+            ("fp32, shared prefixes and a race", ("fp32", "race", "shared", args.threads)),
+            ("bf16, shared prefixes and a race", ("bf16", "race", "shared", args.threads))]
+    if args.device != "cpu":
+        ways += [("fp32, masked, every one in full", ("fp32", "full", "alone", 1, "masked")),
+                 ("bf16, masked, every one in full", ("bf16", "full", "alone", 1, "masked"))]
+    for name, how in ways:
         variants.append((name, *ours(*how)))
     taken += [usual_loop(net, images, 250, 1000 + seed) for seed in range(halves[1])]
     usual = sorted(seconds for seconds, _, _ in taken)[len(taken) // 2]

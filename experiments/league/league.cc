@@ -141,13 +141,13 @@ LeagueConfig LoadLeagueConfig(const fs::path& path, const std::vector<std::strin
   return config;
 }
 
-League::League(const LeagueConfig& config) : config_(config), data_(config.data) {
+League::League(const LeagueConfig& config)
+    : config_(config), device_(UseDevice(config.run)), data_(config.data) {
   source_ = LoadModelSource(config.model, static_cast<uint64_t>(config.run.seed));
   SettleNormalisation(source_, data_);
   space_ = PrunableSpace(source_.network, ToOptions(config.space));
   cost_.emplace(*space_);
-  if (config.budget.latency_ms)
-    AddLatency(*space_, config.latency, ParseDevice(config.run.device), *cost_);
+  if (config.budget.latency_ms) AddLatency(*space_, config.latency, device_, *cost_);
   for (const double macs : config.rules.macs) {
     BudgetConfig bounds = config.budget;
     bounds.macs = Quantity{macs, true};
@@ -166,6 +166,7 @@ League::League(const LeagueConfig& config) : config_(config), data_(config.data)
     throw Error(ErrorKind::kConfig, "a league needs validation and test samples",
                 "data.validation and data.test are what is held out for them");
   task_ = MakeTask(config.task, splits_->train(), source_.network);
+  splits_ = splits_->To(device_);
 }
 
 std::string League::StageOf(size_t budget, size_t entry, int64_t seed) const {
@@ -175,8 +176,12 @@ std::string League::StageOf(size_t budget, size_t entry, int64_t seed) const {
 
 ordered_json League::Play(RunFolder& folder, const std::string& stage, const Budget& budget,
                           const std::string& entry, int64_t seed) {
-  const Environment environment{
-      .space = *space_, .cost = *cost_, .budget = budget, .splits = &*splits_, .task = task_};
+  const Environment environment{.space = *space_,
+                                .cost = *cost_,
+                                .budget = budget,
+                                .splits = &*splits_,
+                                .task = task_,
+                                .device = device_};
   ordered_json result = {{"strategy", entry}, {"seed", seed}};
   ordered_json curve = ordered_json::array();
   SearchContext context{.seed = static_cast<uint64_t>(seed), .folder = folder.path() / stage};
@@ -207,22 +212,24 @@ ordered_json League::Play(RunFolder& folder, const std::string& stage, const Bud
   result["kept"] = kept;
   Network network = space_->network();
   if (found.weights) network.store = *found.weights;
+  Network cut = Cut(network, MakePlan(*space_, found.selection));
+  cut.store = cut.store.To(device_);
   Tensor statistics;
-  const Score score = Evaluate(Cut(network, MakePlan(*space_, found.selection)), splits_->test(),
-                               task_, {}, &statistics);
+  const Score score = Evaluate(cut, splits_->test(), task_, {}, &statistics);
   result["value"] = score.value;
   result["standard_error"] = score.standard_error;
   result["info"] = ordered_json::parse(found.info.dump());
   result["best_so_far"] = curve;
   TensorFile file;
   file.metadata = {{"format", "espalier-contributions"}};
-  file.tensors = {{"contributions", Contributions(*task_.MakeMetric(), statistics).to(at::kFloat)}};
+  file.tensors = {
+      {"contributions", Contributions(*task_.MakeMetric(), statistics.cpu()).to(at::kFloat)}};
   WriteSafetensors(folder.path() / "contributions" / (stage + ".safetensors"), file);
   return result;
 }
 
 ordered_json League::Run(RunFolder& folder) {
-  folder.Manifest({{"machine", MachineFacts("cpu")}},
+  folder.Manifest({{"machine", MachineFacts(device_.str())}},
                   {{"weights", source_.file_sha256}, {"network", source_.network.WeightsHash()}});
   const LeagueRules& rules = config_.rules;
   ordered_json league;

@@ -73,6 +73,7 @@ class League {
   std::vector<int64_t> Played(const RunFolder& folder, size_t budget) const;  ///< whole seeds
 
   const LeagueConfig& config_;
+  const at::Device device_;
   ModelSource source_;
   DataConfig data_;
   bool half_of_test_ = false;

@@ -26,8 +26,9 @@ TEST(AugmentProperty, EqualsPadCropAndFlip) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     SCOPED_TRACE(seed);
     const Tensor images = TinyImages(6, 5, 10, seed + 1).images;
-    Rng rng(seed), same(seed);
+    Rng rng(seed), same(seed), again(seed);
     const Tensor result = AugmentCropFlip(images, 4, rng);
+    EXPECT_TRUE(at::equal(AugmentByIndex(images, 4, again), result));
     for (int64_t i = 0; i < 6; ++i) {
       const int64_t down = static_cast<int64_t>(same.Index(9)) - 4;
       const int64_t right = static_cast<int64_t>(same.Index(9)) - 4;

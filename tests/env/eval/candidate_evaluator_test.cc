@@ -151,6 +151,20 @@ TEST(CandidateEvaluatorProperty, NumberOfWorkersChangesNothing) {
   EXPECT_EQ(values[0], values[2]);
 }
 
+TEST(CandidateEvaluatorProperty, MasksGiveWhatCutsGive) {
+  const Fixture fixture("resnet20", true);
+  const std::vector<Selection> candidates = Neighbours(fixture.space);
+  CandidateEvaluator sliced(fixture.space, fixture.set, {.batch_size = 40, .race = {.on = false}});
+  CandidateEvaluator masked(fixture.space, fixture.set,
+                            {.batch_size = 40, .masked = true, .race = {.on = false}});
+  const auto expected = sliced.Evaluate(candidates), found = masked.Evaluate(candidates);
+  for (size_t c = 0; c < candidates.size(); ++c) {
+    EXPECT_FALSE(found[c].failed) << found[c].cause;
+    EXPECT_EQ(found[c].samples, 90);
+    EXPECT_DOUBLE_EQ(found[c].value, expected[c].value);
+  }
+}
+
 TEST(CandidateEvaluatorProperty, PreparedCandidatesAreEvaluatedAsPrepared) {
   const Fixture fixture;
   const std::vector<Selection> candidates = {RandomHalf(fixture.space, 1),
