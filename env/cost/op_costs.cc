@@ -79,6 +79,11 @@ void CostModel::AddOp(const Space& space, int32_t index) {
     return axes;
   };
   if (!IsView(name)) activations_.push_back(ElementsOf(out, 4, index));
+  // These axes and all places of an image, which may be units of something, too.
+  const auto everywhere = [](const ValueShape& shape, std::vector<const AxisCount*> axes) {
+    for (size_t axis = 2; axis < shape.axes.size(); ++axis) axes.push_back(&shape.axes[axis]);
+    return axes;
+  };
   // A matrix product: one MAC per output element and entry of what is summed over.
   const auto products = [&](const ValueShape& shape, std::vector<const AxisCount*> summed) {
     std::vector<const AxisCount*> axes = all_axes(shape);
@@ -90,23 +95,25 @@ void CostModel::AddOp(const Space& space, int32_t index) {
     const ValueShape& in = values[static_cast<size_t>(op.ValueArg("input"))];
     const auto& weight = values[static_cast<size_t>(op.ValueArg("weight"))].sizes;
     const auto groups = static_cast<double>(op.Constant("groups").toInt());
-    const double area = Product(out.sizes, 2), kernel = Product(weight, 2);
+    const double kernel = Product(weight, 2);
     const bool depthwise = groups > 1 && groups == static_cast<double>(in.sizes[1]);
     if (name.find("transpose") != std::string::npos) {
       // Each input element is spread over the kernel: the roles of input and output change.
-      const double input_area = Product(in.sizes, 2);
-      const Term macs = depthwise ? term(input_area * kernel, {&out.axes[1]})
-                                  : term(input_area * kernel / groups, {&out.axes[1], &in.axes[1]});
+      const Term macs = depthwise
+                            ? term(kernel, everywhere(in, {&out.axes[1]}))
+                            : term(kernel / groups, everywhere(in, {&out.axes[1], &in.axes[1]}));
       for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
-      if (op.ValueArg("bias") != kNoValue) thop_.push_back(term(area, {&out.axes[1]}));
+      if (op.ValueArg("bias") != kNoValue)
+        thop_.push_back(term(1, everywhere(out, {&out.axes[1]})));
       return;
     }
     // Depthwise: every output row reads one input whatever the width, so only the rows count.
-    const Term macs = depthwise ? term(area * kernel, {&out.axes[1]})
-                                : term(area * kernel / groups, {&out.axes[1], &in.axes[1]});
+    const Term macs = depthwise
+                          ? term(kernel, everywhere(out, {&out.axes[1]}))
+                          : term(kernel / groups, everywhere(out, {&out.axes[1], &in.axes[1]}));
     for (auto* list : {&canonical_, &thop_, &autobot_}) list->push_back(macs);
     if (op.ValueArg("bias") != kNoValue) {
-      thop_.push_back(term(area, {&out.axes[1]}));
+      thop_.push_back(term(1, everywhere(out, {&out.axes[1]})));
       autobot_.push_back(full(Product(out.sizes, 1)));
     }
   } else if (name == "linear") {

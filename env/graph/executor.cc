@@ -118,8 +118,10 @@ Executor::Executor(const Graph& graph)
       free_after_(graph.ops.size()),
       mode_arg_(graph.ops.size(), -1),
       copy_input_(WrittenInputs(graph)) {
+  static const auto kReshape = FindOperator("aten::reshape", "");
   for (size_t op = 0; op < graph.ops.size(); ++op) {
     mode_arg_[op] = FindModeArg(graph.ops[op]);
+    calls_.push_back(graph.ops[op].target() == "aten::view" ? kReshape : graph.ops[op].handle);
     for (const Use& use : UsesOf(graph.ops[op]))
       last_use_[static_cast<size_t>(use.value)] = static_cast<int32_t>(op);
     for (const ValueId output : graph.ops[op].outputs)  // results nobody reads die at once
@@ -319,7 +321,7 @@ void Executor::RunOps(const Binding& binding, const RunOptions& options, Step& s
     try {
       if (!(options.shapes_only && ShapeOnly(op, stack)) &&
           !FastScatter(binding.scatter_[i], stack))
-        op.handle.callBoxed(stack);
+        calls_[i].callBoxed(stack);
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& error) {

@@ -99,8 +99,11 @@ class Executor {
   const Graph& graph_;
   std::vector<int32_t> last_use_;                 // by value id: op after which it is freed
   std::vector<std::vector<ValueId>> free_after_;  // by op
-  std::vector<int32_t> mode_arg_;                 // by op: index of the train flag, or -1
-  std::vector<bool> copy_input_;                  // by input: an in-place operator may reach it
+  /// By op: what is called. A view is a reshape: which strides a value has depends on its type and
+  /// on what made it, and an archive only knows those of its export.
+  std::vector<c10::OperatorHandle> calls_;
+  std::vector<int32_t> mode_arg_;  // by op: index of the train flag, or -1
+  std::vector<bool> copy_input_;   // by input: an in-place operator may reach it
 };
 
 /// One forward of a network in eval mode: convenience for tests and tools.

@@ -205,7 +205,8 @@ std::optional<c10::IValue> ConstantOf(const c10::Argument& argument, const json&
   std::optional<c10::IValue> constant = Parse(kind, value.at(kind));
   if (!constant) return std::nullopt;
   c10::IValue adapted = Adapt(argument, std::move(*constant));
-  if (!adapted.type()->isSubtypeOf(*argument.type()))
+  const bool is_number = BareType(argument)->kind() == c10::TypeKind::NumberType;
+  if (!(is_number && adapted.isBool()) && !adapted.type()->isSubtypeOf(*argument.type()))
     Fail("it is ", adapted.type()->str(), ", the schema takes ", argument.type()->str());
   return adapted;
 }

@@ -1,6 +1,7 @@
 #include "env/space/certificate.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DefaultDtype.h>
 
 #include <nlohmann/json.hpp>
 
@@ -53,23 +54,41 @@ std::vector<Tensor> RandomInputs(const Network& network, int64_t batch, uint64_t
 /// Explicit casts and constants of floating and complex types as float64, for a run in double
 /// precision; what only asserts a type asserts nothing.
 Graph Widened(Graph graph) {
-  static const std::set<std::string> kMakesFloats = {"aten::zeros", "aten::ones", "aten::empty"};
   for (Op& op : graph.ops)
     for (size_t a = 0; a < op.args.size(); ++a) {
       auto* constant = std::get_if<c10::IValue>(&op.args[a]);
       if (constant && op.handle.operator_name().name == "aten::_assert_tensor_metadata")
         *constant = c10::IValue();
       if (!constant || op.handle.schema().arguments()[a].name() != "dtype") continue;
-      const bool by_default =
-          constant->isNone() && kMakesFloats.contains(op.handle.operator_name().name);
       const auto type = constant->isInt() ? static_cast<at::ScalarType>(constant->toInt())
                                           : at::ScalarType::Undefined;
-      if (by_default || at::isFloatingType(type))
-        *constant = c10::IValue(static_cast<int64_t>(at::kDouble));
+      if (at::isFloatingType(type)) *constant = c10::IValue(static_cast<int64_t>(at::kDouble));
       if (at::isComplexType(type))
         *constant = c10::IValue(static_cast<int64_t>(at::kComplexDouble));
     }
   return graph;
+}
+
+/// Floating tensors are float64 where nothing says otherwise, for its lifetime: zeros(), and what
+/// an op makes of integers (bytes / 255).
+///
+/// Threads  the whole process.
+class DoubleByDefault {
+ public:
+  DoubleByDefault() { c10::set_default_dtype(caffe2::TypeMeta::Make<double>()); }
+  ~DoubleByDefault() { c10::set_default_dtype(usual_); }
+  DoubleByDefault(const DoubleByDefault&) = delete;
+  DoubleByDefault& operator=(const DoubleByDefault&) = delete;
+
+ private:
+  const caffe2::TypeMeta usual_ = c10::get_default_dtype();
+};
+
+/// A network in double precision: the tensors of `load` and the inputs are that already.
+std::vector<std::vector<Tensor>> RunDouble(const Network& network, const TensorLoader& load,
+                                           const std::vector<std::vector<Tensor>>& x64) {
+  const DoubleByDefault scope;
+  return RunStreamed(Widened(network.graph), network.store, load, x64);
 }
 
 /// All outputs of each run in one row, in double.
@@ -140,7 +159,7 @@ void CompareMaskedAndPruned(const Proof& proof, Certificate& certificate) {
                : disturbance.Of(name, SliceStored(proof.plan, name, store.Get(name)));
   };
   const auto run64 = [&](const Network& network, const TensorLoader& load) {
-    return Rows(RunStreamed(Widened(network.graph), network.store, load, x64));
+    return Rows(RunDouble(network, load, x64));
   };
   const auto m64 = run64(proof.reference, disturbed), p64 = run64(proof.pruned, disturbed_cut),
              uncut64 = run64(source, disturbed);
@@ -184,9 +203,9 @@ double Rounding(const Proof& proof) {
     std::vector<Tensor> x64;
     for (const Tensor& input : x)
       x64.push_back(input.is_floating_point() ? input.to(at::kDouble) : input);
-    const Graph& graph = proof.reference.graph;
-    const Tensor own = Rows(RunStreamed(graph, store, LoaderOf(store), {x})).front();
-    const Tensor wide = Rows(RunStreamed(Widened(graph), store, widened, {x64})).front();
+    const Network& reference = proof.reference;
+    const Tensor own = Rows(RunStreamed(reference.graph, store, LoaderOf(store), {x})).front();
+    const Tensor wide = Rows(RunDouble(reference, widened, {x64})).front();
     Raise(rounding, Relative(MaxAbs(own - wide), MaxAbs(wide)));
   }
   return rounding;

@@ -139,8 +139,10 @@ void IndexAdd(const Call& c) {
   const ValueId index = c.op.ValueArg("index");
   if (!c.t.IsStored(index)) return Opaque(c);
   const int64_t dim = c.Dim("dim", c.out_rank());
-  ReadAxis(c, branch, dim, c.t.WeightIds(index, 0, MemberRole::kConsumer, false, c.op.module_path));
-  c.t.PinAll(c.ids(trunk), "residual trunk that keeps its width (decoupled branches)");
+  const std::string reason = "residual trunk that keeps its width (decoupled branches)";
+  const auto columns = c.t.WeightIds(index, 0, MemberRole::kConsumer, false, c.op.module_path);
+  if (!ReadAxis(c, branch, dim, columns)) c.t.PinAll(c.ids(branch), reason);
+  c.t.PinAll(c.ids(trunk), reason);
 }
 
 /// max or min along an axis that is asked where it found the entry, too.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "env/space/constants.h"
 #include "env/space/label_rules.h"
 
 // Element-wise operators: labels pass through, and operands that meet are tied.
@@ -49,6 +50,14 @@ void Narrow(const Call& c, Operand& stored, const Tensor& other) {
   if (VaryingAxes(stored.ids).empty()) stored.ids = Tensor();
 }
 
+/// Of zeros and ones that were joined to data: no units but those it was given to follow others.
+bool IsFiller(const Call& c, const Tensor& ids) {
+  const Tensor flat = ids.contiguous();
+  return std::all_of(
+      flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel(),
+      [&](int64_t id) { return id <= 0 || c.t.AxisOf(id).kind == CoordinateAxis::Kind::kPhantom; });
+}
+
 /// A constant that the graph computes becomes a buffer, which can be cut, where units meet it.
 void StoreConstants(const Call& c, std::vector<ValueId>& values) {
   std::set<int64_t> cut;  // axes, from the last
@@ -62,7 +71,8 @@ void StoreConstants(const Call& c, std::vector<ValueId>& values) {
     });
   };
   for (ValueId& value : values) {
-    if (c.ids(value).defined() || c.t.IsFree(value) || !runs_along(value)) continue;
+    if (c.ids(value).defined() && !IsFiller(c, c.ids(value))) continue;
+    if (c.t.IsFree(value) || !runs_along(value)) continue;
     const ValueId stored = c.t.StoreConstant(value, c.op.module_path);
     if (stored == kNoValue) continue;
     for (const Use& use : UsesOf(c.op))
@@ -184,25 +194,46 @@ void Spatial(const Call& c) {
 
 void Nothing(const Call&) {}
 
+/// outer(self, vec2) of data by constants (angles of given places by frequencies): the constants
+/// become a buffer, which can be cut.
+void Outer(const Call& c) {
+  if (OpsOfConstant(c.t.network().graph, c.out())) return;
+  for (const char* name : {"self", "vec2"}) {
+    const ValueId value = c.op.ValueArg(name);
+    Tensor ids = c.ids(value);
+    if (!ids.defined()) {
+      const ValueId stored = c.t.StoreConstant(value, c.op.module_path);
+      if (stored == kNoValue) continue;
+      c.Mutable().args[static_cast<size_t>(c.op.ArgIndex(name))] = stored;
+      ids = c.t.Usable(stored, c.op.module_path);
+    }
+    if (c.ids(c.out()).defined()) return Opaque(c);
+    if (ids.defined()) c.t.Set(c.out(), ids.unsqueeze(name == std::string("self") ? 1 : 0));
+  }
+}
+
 }  // namespace
 
 void AddElementwiseRules(LabelRules& rules) {
-  AddRules(rules, CopyLabels,
-           "relu relu_ hardtanh hardtanh_ relu6 leaky_relu elu elu_ gelu gelu_ silu silu_ mish "
-           "mish_ sigmoid sigmoid_ tanh tanh_ hardswish selu celu hardswish_ hardsigmoid "
-           "softplus exp neg abs sqrt hardsigmoid_ rsqrt square clamp clamp_ log leaky_relu_ "
-           "dropout dropout_ sin cos feature_dropout detach_ feature_dropout_ "
-           "identity zero_ fill_ erf round floor reciprocal log1p expm1 sign clamp_min clamp_max "
-           "lift_fresh_copy absolute negative clip positive exp2 tan asin acos atan sinh cosh "
-           "asinh acosh atanh ceil trunc frac sinc erfc log2 log10 hardshrink softshrink "
-           "threshold nan_to_num float_power relu6_ rrelu sgn signbit isinf isfinite digamma "
-           "lgamma i0 tanhshrink bernoulli softsign logit isnan log_sigmoid logical_not");
+  AddRules(
+      rules, CopyLabels,
+      "relu relu_ hardtanh hardtanh_ relu6 leaky_relu elu elu_ gelu gelu_ silu silu_ mish "
+      "mish_ sigmoid sigmoid_ tanh tanh_ hardswish selu celu hardswish_ hardsigmoid "
+      "softplus exp neg abs sqrt hardsigmoid_ rsqrt square clamp clamp_ log leaky_relu_ "
+      "dropout dropout_ sin cos feature_dropout detach_ feature_dropout_ "
+      "identity zero_ fill_ erf round floor reciprocal log1p expm1 sign clamp_min clamp_max "
+      "lift_fresh_copy absolute negative clip positive exp2 tan asin acos atan sinh cosh "
+      "asinh acosh atanh ceil trunc frac sinc erfc log2 log10 hardshrink softshrink "
+      "threshold nan_to_num float_power relu6_ rrelu sgn signbit isinf isfinite digamma "
+      "lgamma i0 tanhshrink bernoulli softsign logit isnan log_sigmoid logical_not round_ floor_ "
+      "ceil_ abs_ neg_ exp_ log_ sqrt_ rsqrt_ square_ reciprocal_ clamp_min_ clamp_max_");
   AddRules(rules, HandOn, "to _to_copy type_as detach alias clone contiguous");
   AddRules(rules, Arithmetic,
            "multiply subtract divide true_divide floor_divide fmod atan2 xlogy greater "
            "greater_equal less less_equal not_equal hypot add add_ sub sub_ rsub mul mul_ div "
            "div_ maximum pow eq ne lt le gt ge minimum where lerp and or logical_and logical_or "
            "remainder addcmul complex polar");
+  AddRules(rules, Outer, "outer ger");
   AddRules(rules, Copy, "copy_ copy");
   AddRules(rules, MaskedFill, "masked_fill masked_fill_");
   AddRules(rules, Prelu, "prelu");

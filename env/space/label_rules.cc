@@ -207,8 +207,12 @@ Tensor MeetBroadcast(const Call& c, const Tensor& large, const Tensor& given,
   if (common.empty()) return large;
   // What runs along the inner axis is shared by all blocks; what runs along an outer one belongs to
   // whole blocks (a factor per head).
-  if (std::find(common.begin(), common.end(), c.t.InnerAxis(large)) != common.end())
-    return c.t.Canonical(UnionElements(c, large, small));
+  if (std::find(common.begin(), common.end(), c.t.InnerAxis(large)) != common.end()) {
+    if (small.defined()) return c.t.Canonical(UnionElements(c, large, small));
+    Tensor whole = large;  // data that cannot be cut is the same for every head: heads as a whole
+    for (const int64_t axis : common) whole = Together(c, whole, axis);
+    return whole;
+  }
   const Tensor slabs = c.t.Slabs(large, common).contiguous();
   if (!small.defined()) {
     c.t.PinAll(slabs, rigid);

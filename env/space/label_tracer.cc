@@ -356,14 +356,19 @@ ValueId LabelTracer::StoreConstant(ValueId value, const std::string& layer) {
   for (const int64_t size : sizes(value)) count *= size;
   if (count <= 1 || count > kMostElements || !at::isFloatingType(MetaOf(value).dtype))
     return kNoValue;
-  const auto ops = OpsOfConstant(network_.graph, value);
-  if (!ops) return kNoValue;
   const auto is_parameter = [&](const std::string& name) {
     return network_.store.Kind(name) == StoreKind::kParameter;
   };
-  if (std::ranges::none_of(SourcesOf(network_, *ops), is_parameter))
-    known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant",
-                              Evaluate(network_, value, *ops));
+  Tensor constant;
+  if (const auto ops = OpsOfConstant(network_.graph, value)) {
+    if (std::ranges::none_of(SourcesOf(network_, *ops), is_parameter))
+      constant = Evaluate(network_, value, *ops);
+  } else if (const auto repeated = OpsOfConstant(network_.graph, value, true)) {
+    if (std::ranges::none_of(SourcesOf(network_, *repeated), is_parameter))
+      constant = OfOneSample(network_, value, *repeated);
+  }
+  if (constant.defined())
+    known->second = AddBuffer(layer.empty() ? "constant" : layer + ".constant", constant);
   return known->second;
 }
 

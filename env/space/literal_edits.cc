@@ -23,7 +23,9 @@ class LiteralEditor {
       const std::string name = op.handle.operator_name().name.substr(6);  // without "aten::"
       index_ = static_cast<int32_t>(i);
       if (name.starts_with("conv") || name == "_convolution")
-        Groups(op);
+        Groups(op, "groups");
+      else if (name == "group_norm")
+        Groups(op, "num_groups");
       else if (name == "constant_pad_nd" || name == "pad")
         Pads(op);
       else if (name == "view" || name == "expand" || name == "_unsafe_view" || name == "zeros" ||
@@ -100,11 +102,11 @@ class LiteralEditor {
                                        : dim);
   }
 
-  void Groups(const Op& op) {  // depthwise: as many groups as input channels
+  void Groups(const Op& op, const char* argument) {  // as many groups as input channels
     const ValueId input = op.ValueArg("input");
-    const int64_t groups = op.Constant("groups").toInt();
+    const int64_t groups = op.Constant(argument).toInt();
     if (groups > 1 && groups == Shape(input).sizes[1])
-      Add(op, "groups", {groups}, {Width(input, 1)}, false);
+      Add(op, argument, {groups}, {Width(input, 1)}, false);
   }
 
   void Pads(const Op& op) {

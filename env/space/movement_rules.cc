@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 
+#include "env/graph/schema_writes.h"
 #include "env/space/label_rules.h"
 
 // Data movement: the operator runs itself, with its own arguments, on the labels.
@@ -182,13 +183,16 @@ void Pad(const Call& c) {
     const int64_t left = pads[2 * i], right = pads[2 * i + 1];
     if ((left == 0 && right == 0) || ids.size(axis) == 1) continue;  // spatial filler stays implied
     if (left < 0 || right < 0) return Opaque(c);
-    // Zeros may follow what they meet; other numbers are data that cannot be cut.
-    std::vector<int64_t> padding_ids(static_cast<size_t>(left + right), -1);
-    if (zeros) padding_ids = LabelTracer::Ids(c.t.PhantomAxis(left + right, c.op.module_path));
-    const Tensor padding = LabelTracer::Along(c.out_rank(), axis, padding_ids);
     std::vector<int64_t> shape = ids.sizes().vec();
     shape[static_cast<size_t>(axis)] = left + right;
-    const Tensor wide = padding.expand(shape);
+    const int64_t count = c10::multiply_integers(shape);
+    // Zeros may follow what they meet, a row of others may go with its head; else it is data that
+    // cannot be cut.
+    Tensor wide = LabelTracer::Make({-1}, std::vector<int64_t>(shape.size(), 1)).expand(shape);
+    if (zeros || count > left + right) {
+      const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);
+      wide = at::arange(made.first, made.first + count, at::kLong).view(shape);
+    }
     ids = at::cat({wide.narrow(axis, 0, left), ids, wide.narrow(axis, left, right)}, axis);
   }
   c.t.Set(c.out(), ids);
@@ -213,6 +217,17 @@ void Create(const Call& c) {
   c.t.Set(c.out(), at::arange(made.first, made.first + count, at::kLong).view(c.out_sizes()));
 }
 
+/// zeros_like, empty_like: as wide as what they are like. What is written into parts of them is
+/// not followed.
+void CreateLike(const Call& c) {
+  const Tensor& ids = c.ids(c.op.ValueArg("self"));
+  const bool has_views = std::ranges::any_of(c.t.network().graph.ops, [&](const Op& op) {
+    return MayReturnItsArgument(op) && std::ranges::count(UsesOf(op), c.out(), &Use::value) > 0;
+  });
+  if (!ids.defined() || has_views) return Create(c);
+  c.t.Set(c.out(), ids);
+}
+
 }  // namespace
 
 void AddMovementRules(LabelRules& rules) {
@@ -228,9 +243,8 @@ void AddMovementRules(LabelRules& rules) {
   AddRules(rules, Fold, "col2im");
   AddRules(rules, Join, "cat concat concatenate stack");
   AddRules(rules, Pad, "constant_pad_nd pad");
-  AddRules(rules, Create,
-           "zeros ones full new_zeros new_ones new_full zeros_like ones_like empty_like "
-           "full_like");
+  AddRules(rules, Create, "zeros ones full new_zeros new_ones new_full");
+  AddRules(rules, CreateLike, "zeros_like ones_like empty_like full_like");
 }
 
 }  // namespace espalier

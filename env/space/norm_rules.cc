@@ -82,6 +82,8 @@ void GroupNorm(const Call& c) {
   if (!Data(c, input).defined()) return;
   const std::vector<int64_t> ids = c.t.AxisIds(input, 1, c.where());
   if (!TieChannels(c, ids, {"weight", "bias"})) return Opaque(c);
+  if (c.op.Constant("num_groups").toInt() == std::ssize(ids))  // each channel by itself
+    return c.t.Set(c.out(), LabelTracer::Along(c.out_rank(), 1, ids));
   c.t.AddRuns(ids, c.op.Constant("num_groups").toInt(), c.where());
   const Tensor labels = LabelTracer::Along(c.out_rank(), 1, ids);
   c.t.AddNorm(c.index, c.op.ArgIndex("input"), labels);

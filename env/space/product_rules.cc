@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 
 #include "env/space/label_rules.h"
@@ -177,11 +178,14 @@ void Attention(const Call& c) {
   const ValueId q = c.op.ValueArg("query"), k = c.op.ValueArg("key"), v = c.op.ValueArg("value");
   const int64_t rank = c.out_rank();
   if (c.rank(k) != rank || c.rank(v) != rank || rank < 3) return Opaque(c);
-  const Tensor &query = c.ids(q), &key = c.ids(k), &value = c.ids(v);
+  Tensor query = c.ids(q), key = c.ids(k), value = c.ids(v);
   if (!query.defined() && !key.defined() && !value.defined()) return;
-  for (const Tensor* ids : {&query, &key, &value})
-    if (VariesAlong(*ids, rank - 2))
+  for (Tensor* ids : {&query, &key, &value}) {
+    if (!VariesAlong(*ids, rank - 2)) continue;
+    if (VaryingAxes(*ids).size() < 2)
       return PinInputs(c, Str(c.where(), ": cut runs over positions"));
+    *ids = Together(c, *ids, rank - 2);  // tokens of several streams, each with layers of its own
+  }
   const auto& q_sizes = c.t.sizes(q);
   const int64_t heads = rank - 3, repeat = q_sizes[static_cast<size_t>(heads)] /
                                            c.t.sizes(k)[static_cast<size_t>(heads)];
@@ -262,15 +266,28 @@ bool RunStackedEinsum(const Call& c, const ValueList& operands, const std::strin
   return false;
 }
 
+/// An einsum of one operand that only changes the order of its axes.
+void Permuted(const Call& c, ValueId input, const std::string& from, const std::string& to) {
+  std::vector<int64_t> order;
+  for (const char letter : to) order.push_back(static_cast<int64_t>(from.find(letter)));
+  const bool each_once = std::ranges::is_permutation(from, to) && from.find('.') == from.npos &&
+                         std::set<char>(from.begin(), from.end()).size() == from.size();
+  if (!each_once || c.t.IsFree(input)) return Opaque(c);
+  if (c.ids(input).defined()) SetMoved(c, c.out(), c.ids(input).permute(order));
+}
+
 /// einsum of two operands, as the product it is: letters of both and the result are batch, of both
 /// only are contracted.
 void Einsum(const Call& c) {
   const c10::IValue* equation = c.Constant("equation");
   const auto* operands = std::get_if<ValueList>(&c.op.args[1]);
-  if (!equation || !operands || operands->ids.size() != 2) return Opaque(c);
+  if (!equation || !operands) return Opaque(c);
   std::string text = equation->toStringRef();
   std::erase(text, ' ');
   const size_t comma = text.find(','), arrow = text.find("->");
+  if (operands->ids.size() == 1 && arrow != std::string::npos)
+    return Permuted(c, operands->ids[0], text.substr(0, arrow), text.substr(arrow + 2));
+  if (operands->ids.size() != 2) return Opaque(c);
   if (comma == std::string::npos || arrow == std::string::npos) return Opaque(c);
   const std::string left = WithoutEllipsis(text.substr(0, comma), c.rank(operands->ids[0]));
   const std::string right =

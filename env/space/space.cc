@@ -32,6 +32,7 @@ Space BuildSpace(const Network& network, const SpaceOptions& options) {
   Network own = options.decouple_residuals ? DecoupleResiduals(network) : network;
   std::vector<ValueMeta> meta = InferMeta(own, 1);
   std::vector<std::string> folded;
+  own = JoinWrites(std::move(own), meta);
   own = FoldWeights(std::move(own), meta, folded);
   own = GatherPermutations(std::move(own), meta);
   std::vector<Branch> branches;

@@ -91,8 +91,9 @@ struct AxisTerm {
 struct AxisCount {
   int64_t constant = 0;
   std::vector<AxisTerm> terms;
-  /// Where the axis holds only a part of some group's units, so that the terms are a mean over
-  /// which ones are kept: the global unit of every coordinate, -1 rigid. Empty elsewhere.
+  /// Where the axis holds some of a group's units more often than others, or not at all, so that
+  /// the terms are a mean over which ones are kept: the global unit of every coordinate, -1 rigid.
+  /// Empty elsewhere.
   std::vector<int32_t> units{};
   bool operator==(const AxisCount&) const = default;
 };

@@ -24,6 +24,11 @@ Network FoldWeights(Network network, std::vector<ValueMeta>& meta,
 /// regular. meta: of the network's values, kept up to date.
 Network GatherPermutations(Network network, std::vector<ValueMeta>& meta);
 
+/// A fresh tensor of which every place is then written through slices, all of one axis (the two
+/// halves of rotary pairs), becomes what its parts are joined to: a cut slice is no view any more.
+/// meta: of the network's values, kept up to date.
+Network JoinWrites(Network network, std::vector<ValueMeta>& meta);
+
 /// Turns the tracer's coordinates into units, groups, pins and axis counts.
 class SpaceBuilder {
  public:
@@ -58,6 +63,8 @@ class SpaceBuilder {
   void MakePins();
   void MakeValues();
   void MakeParts();
+  /// Whether the axis holds every unit of its groups (in_block: of the block) equally often.
+  bool EachAsOften(const std::vector<int32_t>& units, bool in_block) const;
   void SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> units, bool in_block) const;
   void SetLabels(ValueShape& shape, const Tensor& ids) const;
 

@@ -126,6 +126,26 @@ void SpaceBuilder::MakePins() {
   }
 }
 
+bool SpaceBuilder::EachAsOften(const std::vector<int32_t>& units, bool in_block) const {
+  const auto [low, high] = std::ranges::minmax(units);
+  std::vector<int32_t> times(static_cast<size_t>(high - low) + 1, 0);
+  for (const int32_t unit : units) ++times[static_cast<size_t>(unit - low)];
+  for (size_t at = 0; at < times.size(); ++at) {
+    const int64_t unit = low + static_cast<int64_t>(at);
+    if (unit < 0 || times[at] == 0) continue;
+    const auto g = static_cast<size_t>(space_.group_of_unit(unit));
+    const Group& group = space_.groups_[g];
+    const int64_t run = group.units / group.blocks, offset = space_.unit_offset(g);
+    const int64_t first = in_block ? offset + (unit - offset) / run * run : offset;
+    const int64_t count = in_block ? run : group.units;
+    if (first < low || first + count - 1 > high) return false;
+    for (int64_t other = first; other < first + count; ++other)
+      if (times[static_cast<size_t>(other - low)] != times[at]) return false;
+    at = static_cast<size_t>(first + count - 1 - low);
+  }
+  return true;
+}
+
 void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> units,
                            bool in_block) const {
   if (std::none_of(units.begin(), units.end(), [](int32_t unit) { return unit >= 0; })) return;
@@ -148,11 +168,10 @@ void SpaceBuilder::SetAxis(ValueShape& shape, size_t axis, std::vector<int32_t> 
     const Group& group = space_.groups_[static_cast<size_t>(groups.first)];
     // Of a block only its own units are listed; all blocks keep as many.
     const bool whole = times % group.units == 0;
-    const int64_t block = in_block ? group.units / group.blocks : group.units;
-    if (times % block != 0) count.units = units;
     count.terms.push_back({groups.first, whole ? times / group.units : times,
                            whole ? 1 : group.units, groups.second});
   }
+  if (!EachAsOften(units, in_block)) count.units = units;
   shape.axes[axis] = std::move(count);
   shape.unit[axis] = std::move(units);
   shape.in_block[axis] = in_block;

@@ -69,6 +69,10 @@ void UnitClasses::JoinElements() {
       }
       const std::set<int64_t> distinct(met.begin(), met.end());
       if (!fits || distinct.size() < 2) continue;
+      // An index that nothing has met (the second of a pair, whose numbers are not used) goes with
+      // the one before it.
+      int64_t before = *std::ranges::find_if(met, [](int64_t id) { return id != 0; });
+      for (int64_t& id : met) before = id = id == 0 ? before : id;
       for (int64_t i = 0; i < elements.count; ++i)
         tracer_.Union(elements.first + i, met[static_cast<size_t>(i / inner % size)]);
       break;

@@ -9,6 +9,8 @@ import pkgutil
 
 import torch
 
+from zoo_diffusers import diffusers
+
 
 def tokens(batch):
     return torch.randint(0, 60, (batch, 16))
@@ -177,4 +179,4 @@ def ultralytics():
 
 
 LIBRARIES = {"vit-pytorch": vit_pytorch, "x-transformers": x_transformers, "monai": monai, "smp": smp,
-             "ultralytics": ultralytics}
+             "ultralytics": ultralytics, "diffusers": diffusers}

@@ -101,14 +101,11 @@ class FirstTensor(torch.nn.Module):
         return next(tensor for tensor in zoo_export.tensors_in(self.network(*inputs)) if tensor.is_floating_point())
 
 
-class FirstTensorOfOne(FirstTensor):
-    def forward(self, x):
-        return super().forward(x)
-
-
-class FirstTensorOfTwo(FirstTensor):
-    def forward(self, x, y):
-        return super().forward(x, y)
+def taking(count):
+    """FirstTensor with so many inputs by name: torch.export counts them."""
+    names, made = ", ".join(f"x{i}" for i in range(count)), {}
+    exec(f"def forward(self, {names}): return FirstTensor.forward(self, {names})", {"FirstTensor": FirstTensor}, made)
+    return type(f"FirstTensorOf{count}", (FirstTensor,), made)
 
 
 def tried(make, shapes):
@@ -122,7 +119,7 @@ def tried(make, shapes):
         try:
             with torch.no_grad():
                 network(*inputs(2))
-            return (FirstTensorOfOne, FirstTensorOfTwo)[len(shape) - 1](network), inputs
+            return taking(len(shape))(network), inputs
         except Exception as problem:
             error = problem
     raise error

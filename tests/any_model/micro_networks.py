@@ -7,4 +7,5 @@ import micro_weights  # noqa: F401
 import micro_attention  # noqa: F401
 import micro_heads  # noqa: F401
 import micro_stacks  # noqa: F401
+import micro_streams  # noqa: F401
 from micro_base import NETWORKS, Micro  # noqa: F401

@@ -87,7 +87,10 @@ TEST(SpaceFuzzProperty, StacksAreCutAlongBothTheirAxes) {
 TEST(SpaceFuzzProperty, NetworksThatOnceFailed) {
   // 202262: one unit beside channels of the input, split off together and read by a convolution.
   // 308810: one unit split off and pooled. 311288: a pooled part of a split, which a cut emptied.
-  for (const int64_t seed : {202262, 308810, 311288}) {
+  // 29593: an axis with two thirds of a group's units thrice, so as many as twice the group.
+  // 23900: a convolution over an image whose columns are units. 100716: a branch of such,
+  // decoupled.
+  for (const int64_t seed : {202262, 308810, 311288, 29593, 23900, 100716}) {
     SCOPED_TRACE(Str("seed ", seed));
     EXPECT_TRUE(CutAndProve(seed).has_value());
   }
