@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "env/base/words.h"
+#include "env/graph/schema_writes.h"
 #include "env/space/rewrite.h"
 #include "env/space/space_builder.h"
 
@@ -100,6 +101,26 @@ class WriteJoiner {
     return count >= 2 && (writes[0].step > 1 || next == all) ? writes : std::vector<Write>();
   }
 
+  /// Whether something else is written meanwhile: perhaps a source, after it was copied.
+  bool OthersWrite(const std::vector<Write>& writes) {
+    const auto [first, last] = std::ranges::minmax(writes, {}, &Write::copy);
+    for (int32_t index = first.copy; index < last.copy; ++index)
+      if (WritesAny(At(index).handle.schema()) &&
+          std::ranges::find(writes, index, &Write::copy) == writes.end())
+        return true;
+    return false;
+  }
+
+  /// Sources may be repeated along what is one sample wide here only.
+  bool FitAnyBatch(const std::vector<Write>& writes) {
+    if (!of_three_) of_three_ = InferMeta(network_, 3);
+    return std::ranges::all_of(writes, [&](const Write& write) {
+      const ValueId part = At(write.slice).outputs.front();
+      return (*of_three_)[static_cast<size_t>(write.source)].sizes ==
+             (*of_three_)[static_cast<size_t>(part)].sizes;
+    });
+  }
+
   void Join(int32_t index) {
     static const auto kFresh =
         Words("empty empty_like zeros zeros_like new_empty new_zeros clone", "aten::");
@@ -110,6 +131,7 @@ class WriteJoiner {
     const ValueId made = fresh.outputs.front();
     const std::vector<Write> writes = WritesOf(made);
     if (writes.empty()) return;
+    if (OthersWrite(writes) || !FitAnyBatch(writes)) return;
     const Write& last = *std::ranges::max_element(writes, {}, &Write::copy);
     const int32_t produced = network_.graph.values[static_cast<size_t>(last.source)].producer;
     if (produced > last.slice) return;  // no place for two ops
@@ -141,6 +163,7 @@ class WriteJoiner {
   std::vector<ValueMeta>& meta_;
   const std::vector<std::vector<int32_t>> consumers_;
   std::vector<bool> gone_;
+  std::optional<std::vector<ValueMeta>> of_three_;  // of the network as it was given
 };
 
 }  // namespace

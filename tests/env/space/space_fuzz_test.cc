@@ -8,6 +8,7 @@
 
 #include "env/base/error.h"
 #include "env/cost/cost.h"
+#include "env/graph/executor.h"
 #include "env/models/models.h"
 #include "env/space/certificate.h"
 #include "env/space/plan.h"
@@ -28,6 +29,20 @@ int64_t FromEnvironment(const char* name, int64_t usual) {
   return wanted ? std::atoll(wanted) : usual;
 }
 
+/// What could not follow a cut is rewritten when a Space is built; that changes nothing.
+void ExpectTheSame(const Network& network, const Network& rewritten) {
+  const at::NoGradGuard no_grad;
+  const std::vector<Tensor> x = {at::randn({3, 3, 8, 8})};
+  const auto run = [&](const Network& net) {
+    const Executor executor(net.graph);
+    return executor.Run(executor.Bind(net.store), x);
+  };
+  const auto expected = run(network), found = run(rewritten);
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(),
+              1e-4 * expected[i].abs().max().item<double>());
+}
+
 /// Cuts the network of this seed at random and proves the cut. How much the removed units mattered;
 /// nothing when no unit could be removed.
 std::optional<double> CutAndProve(int64_t seed) {
@@ -37,6 +52,7 @@ std::optional<double> CutAndProve(int64_t seed) {
                                                            : Menu::kConvolutional);
   const Space space = BuildSpace(net, {.decouple_residuals = seed % 3 == 0});
   if (space.groups().empty()) return std::nullopt;
+  ExpectTheSame(net, space.network());
   const Selection selection = RandomSelection(space, drawn);
   const Plan plan = MakePlan(space, selection);
   const Certificate c = Certify(space, selection, plan, Cut(space.network(), plan));
