@@ -51,9 +51,10 @@ std::set<std::string> SourcesOf(const Network& network, const std::set<int32_t>&
 
 Tensor Evaluate(const Network& network, ValueId value, const std::set<int32_t>& ops,
                 int64_t batch) {
-  Graph part = network.graph;
-  part.ops.clear();
-  part.outputs = {value};
+  Graph part{.ops = {},
+             .values = network.graph.values,
+             .inputs = network.graph.inputs,
+             .outputs = {value}};
   for (const int32_t op : ops) part.ops.push_back(network.graph.ops[static_cast<size_t>(op)]);
   const Executor executor(part);
   const at::NoGradGuard no_grad;

@@ -161,6 +161,13 @@ void Join(const Call& c) {
   c.t.Set(c.out(), VaryingAxes(joined).size() > 1 ? c.t.Canonical(joined) : joined);
 }
 
+/// A coordinate of its own for every element of what no tensor holds.
+Tensor Phantoms(const Call& c, const std::vector<int64_t>& shape) {
+  const int64_t count = c10::multiply_integers(shape);
+  const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);
+  return at::arange(made.first, made.first + count, at::kLong).view(shape);
+}
+
 /// Zero padding. Padding along the units' own axis is made of units too (a shortcut padded with
 /// zero channels): it gets coordinates of its own, which the addition that follows couples.
 void Pad(const Call& c) {
@@ -189,10 +196,7 @@ void Pad(const Call& c) {
     // Zeros may follow what they meet, a row of others may go with its head; else it is data that
     // cannot be cut.
     Tensor wide = LabelTracer::Make({-1}, std::vector<int64_t>(shape.size(), 1)).expand(shape);
-    if (zeros || count > left + right) {
-      const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);
-      wide = at::arange(made.first, made.first + count, at::kLong).view(shape);
-    }
+    if (zeros || count > left + right) wide = Phantoms(c, shape);
     ids = at::cat({wide.narrow(axis, 0, left), ids, wide.narrow(axis, left, right)}, axis);
   }
   c.t.Set(c.out(), ids);
@@ -213,8 +217,7 @@ void Create(const Call& c) {
            std::ranges::count(UsesOf(op), c.out(), &Use::value) > 0;
   });
   if (!wanted || count > kMost || !at::isFloatingType(c.t.MetaOf(c.out()).dtype)) return;
-  const CoordinateAxis& made = c.t.PhantomAxis(count, c.op.module_path);
-  c.t.Set(c.out(), at::arange(made.first, made.first + count, at::kLong).view(c.out_sizes()));
+  c.t.Set(c.out(), Phantoms(c, c.out_sizes()));
 }
 
 /// zeros_like, empty_like: as wide as what they are like. What is written into parts of them is
