@@ -140,10 +140,14 @@ double MadeUp(const std::vector<double>& point) {
   return 1 - loss;
 }
 
+struct Found {
+  double uniform = 0, best = 0;  ///< values
+  double used = 0;               ///< evaluations
+};
+
 /// What a proposer finds on it with `evaluations`, without any network run.
-double BestFound(Proposer& proposer, const std::string& name, uint64_t seed, double evaluations) {
-  const TinyEnvironment tiny;
-  const Environment environment = tiny.Get();
+Found Search(Proposer& proposer, const std::string& name, uint64_t seed, double evaluations,
+             const Environment& environment) {
   SearchProblem problem{.cost = environment.cost,
                         .budget = environment.budget,
                         .evaluations = static_cast<int64_t>(evaluations)};
@@ -151,10 +155,11 @@ double BestFound(Proposer& proposer, const std::string& name, uint64_t seed, dou
     problem.low.push_back(1.0 / static_cast<double>(environment.cost.units()[g]));
     problem.high.push_back(1);
   }
-  double best = 0, used = 0;
+  Found found;
   std::vector<Proposal> asked = {{.decision = Decision(problem.groups(), 1.0)}};
   std::string origin = "uniform";
-  for (int64_t number = 0, batches = 0; used < evaluations && !proposer.Done(problem); ++batches) {
+  for (int64_t number = 0, batches = 0; found.used < evaluations && !proposer.Done(problem);
+       ++batches) {
     std::vector<Trial> trials;
     for (const Proposal& proposal : asked) {
       Trial& trial = trials.emplace_back();
@@ -166,24 +171,26 @@ double BestFound(Proposer& proposer, const std::string& name, uint64_t seed, dou
       trial.feasible = environment.budget.Feasible(trial.kept);
       trial.value = MadeUp(problem.Point(trial));
       trial.cost.macs = static_cast<double>(trial.kept.size());
-      used += proposal.fidelity;
-      if (trial.feasible && proposal.fidelity == 1) best = std::max(best, trial.value);
+      found.used += proposal.fidelity;
+      if (trial.feasible && proposal.fidelity == 1) found.best = std::max(found.best, trial.value);
     }
+    if (batches == 0) found.uniform = found.best;
     proposer.Tell(problem, trials);
     Rng rng(seed, 0, Str("ask/", batches));
     asked = proposer.Ask(problem, rng);
     origin = name;
   }
-  return best;
+  return found;
 }
 
 TEST(ProposerProperty, SearchesBeatRandomSearchOnASmoothFunction) {
-  const auto mean = [](const std::string& name) {
+  const TinyEnvironment tiny;
+  const auto mean = [&](const std::string& name) {
     double sum = 0;
     constexpr int kSeeds = 5;
     for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
       const auto proposer = Registry<Proposer>::Global().Create("proposer", name);
-      sum += BestFound(*proposer, name, seed, 200);
+      sum += Search(*proposer, name, seed, 200, tiny.Get()).best;
     }
     return sum / kSeeds;
   };
@@ -191,6 +198,33 @@ TEST(ProposerProperty, SearchesBeatRandomSearchOnASmoothFunction) {
   for (const std::string name :
        {"annealing", "cma_es", "evolution", "gaussian_process", "successive_halving", "tpe"})
     EXPECT_GE(mean(name), random) << name;
+}
+
+TEST(GreedyUnit, ReachesTheBudgetWhereNoGroupAloneSavesAStep) {
+  Builder b("chain", 3);
+  ValueId x = b.Input("x", {1, 3, 8, 8});
+  constexpr int64_t kGroups = 40, kWidth = 16;
+  for (int64_t i = 0; i < kGroups; ++i)
+    x = b.Relu(b.Conv2d(Str("conv", i), x, i == 0 ? 3 : kWidth, kWidth, {.padding = 1}));
+  const Network network = b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), kWidth, 3)});
+  const Space space = BuildSpace(network);
+  const CostModel cost(space);
+  for (const double fraction : {0.5, 0.1}) {
+    BudgetConfig config;
+    config.macs = Quantity{fraction, true};
+    const Budget budget(cost, config);
+    for (const double evaluations : {7.0, 15.0, 60.0, 400.0}) {
+      SCOPED_TRACE(Str(fraction, " of the MACs, ", evaluations, " evaluations"));
+      const auto greedy = Registry<Proposer>::Global().Create("proposer", "greedy");
+      const Found found = Search(*greedy, "greedy", 1, evaluations,
+                                 {.space = space, .cost = cost, .budget = budget});
+      // One step cannot tell groups apart where halving all of them does not meet the budget.
+      if (fraction == 0.5 || evaluations >= 60) {
+        EXPECT_GT(found.best, found.uniform);
+      }
+      EXPECT_LE(found.used, evaluations + 1e-9);
+    }
+  }
 }
 
 TEST(SuccessiveHalvingUnit, RungsDoubleTheSamplesAndHalveTheCandidates) {
