@@ -27,8 +27,8 @@ class Recording {
 };
 
 /// Records `body`, which reads nothing but tensors that keep their memory and neither waits for the
-/// device nor copies to it. CUDA: a graph of kernels, captured after warm-up calls and replayed
-/// with one launch. Otherwise: every Replay calls it.
+/// device nor copies to it. CUDA: a graph of kernels, captured after warm-up calls, whose effects
+/// stay, and replayed with one launch. Otherwise: every Replay calls it.
 ///
 /// Errors   those of body; kDevice where it cannot be captured.
 std::unique_ptr<Recording> Record(at::Device device, std::function<std::vector<Tensor>()> body);

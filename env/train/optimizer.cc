@@ -22,15 +22,24 @@ Optimizer::Optimizer(const TrainConfig& config, const std::vector<NamedTensor>& 
     (decays ? decayed : plain).slots.push_back(std::move(slot));
   }
   groups_ = {std::move(decayed), std::move(plain)};
+  const at::Device device = parameters.empty() ? at::kCPU : parameters.front().second.device();
+  // Kernels of other devices read the rate as float32.
+  lr_ = at::zeros({}, at::device(device).dtype(device.is_cpu() ? at::kDouble : at::kFloat));
+  step_ = at::zeros({}, at::device(device).dtype(at::kFloat));
 }
 
-void Optimizer::Step(double lr) {
+void Optimizer::Prepare(double lr) {
   const at::NoGradGuard no_grad;
-  ++steps_;
-  for (const ParameterGroup& group : groups_) StepGroup(group, lr);
+  lr_.fill_(lr);
+  step_.fill_(static_cast<double>(++steps_));
 }
 
-void Optimizer::StepGroup(const ParameterGroup& group, double lr) const {
+void Optimizer::Update() const {
+  const at::NoGradGuard no_grad;
+  for (const ParameterGroup& group : groups_) UpdateGroup(group);
+}
+
+void Optimizer::UpdateGroup(const ParameterGroup& group) const {
   constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;  // torch.optim.AdamW's defaults
   std::vector<Tensor> parameters, grads, first, second, steps;
   for (const Slot& slot : group.slots) {
@@ -48,16 +57,14 @@ void Optimizer::StepGroup(const ParameterGroup& group, double lr) const {
   if (parameters.empty()) return;
   if (config_.optimizer == "sgd") {
     // The buffers start at 0, so that the first step needs no case of its own: 0 * momentum + grad.
-    at::_fused_sgd_(parameters, grads, first, group.weight_decay, config_.momentum, lr,
+    at::_fused_sgd_(parameters, grads, first, group.weight_decay, config_.momentum, lr_,
                     /*dampening=*/0, config_.nesterov, /*maximize=*/false,
                     /*is_first_step=*/false);
     return;
   }
   ESPALIER_CHECK(config_.optimizer == "adamw", "optimizer '", config_.optimizer, "'");
-  const auto step =
-      at::full({}, static_cast<double>(steps_), parameters.front().options().dtype(at::kFloat));
-  steps.assign(parameters.size(), step);
-  at::_fused_adamw_(parameters, grads, first, second, /*max_exp_avg_sqs=*/{}, steps, lr, kBeta1,
+  steps.assign(parameters.size(), step_);
+  at::_fused_adamw_(parameters, grads, first, second, /*max_exp_avg_sqs=*/{}, steps, lr_, kBeta1,
                     kBeta2, group.weight_decay, kEps, /*amsgrad=*/false, /*maximize=*/false);
 }
 

@@ -18,9 +18,11 @@ class Optimizer {
   /// Parameters are updated in place; they keep their memory format.
   Optimizer(const TrainConfig& config, const std::vector<NamedTensor>& parameters);
 
-  /// One update from the parameters' gradients, which it then clears. Parameters without a gradient
-  /// stay as they are.
-  void Step(double lr);
+  /// Begins a step with a learning rate.
+  void Prepare(double lr);
+  /// Its update from the parameters' gradients, which it then clears. Parameters without a gradient
+  /// stay as they are. Reads rate and number of the step from tensors: it can be recorded.
+  void Update() const;
 
   /// Handles of the state: "momentum/NAME", or "exp_avg/NAME" and "exp_avg_sq/NAME".
   std::vector<NamedTensor> State() const;
@@ -36,10 +38,11 @@ class Optimizer {
     double weight_decay = 0;
     std::vector<Slot> slots;
   };
-  void StepGroup(const ParameterGroup& group, double lr) const;
+  void UpdateGroup(const ParameterGroup& group) const;
 
   const TrainConfig config_;
   std::vector<ParameterGroup> groups_;
+  Tensor lr_, step_;  // [], where the parameters are
   int64_t steps_ = 0;
 };
 

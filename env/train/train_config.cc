@@ -32,6 +32,8 @@ Schema Describe(TrainConfig& config) {
       .Add("precision", &config.precision, "auto = bf16 when measured faster at the start",
            {"auto", "fp32", "bf16"})
       .Add("channels_last", &config.channels_last, "memory format of images and weights")
+      .Add("recorded", &config.recorded,
+           "on a GPU, launch a whole step as one recording (a CUDA graph)")
       .Add("limit_batches", &config.limit_batches, "stop each epoch after N batches; 0 = all",
            {0, 1'000'000'000});
   return schema;

@@ -12,13 +12,9 @@
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
 #include "env/graph/batch_size.h"
-#include "env/graph/executor.h"
-#include "env/graph/generator_scope.h"
-#include "env/graph/memory_format.h"
 #include "env/train/checkpoint.h"
-#include "env/train/optimizer.h"
-#include "env/train/precision.h"
 #include "env/train/schedule.h"
+#include "env/train/training_step.h"
 
 namespace espalier {
 namespace {
@@ -29,26 +25,6 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Own copies of the tensors, convolution weights in the wanted memory format.
-ParameterStore WorkingCopy(const ParameterStore& store, bool channels_last) {
-  ParameterStore copy = store.Clone();
-  for (const std::string& name : copy.CanonicalNames()) {
-    const Tensor& tensor = copy.Get(name);
-    copy.Set(name, channels_last && tensor.dim() == 4 ? ChannelsLast(tensor) : tensor.contiguous());
-  }
-  return copy;
-}
-
-std::vector<NamedTensor> FloatTensors(const ParameterStore& store, bool parameters_only) {
-  std::vector<NamedTensor> tensors;
-  for (const std::string& name : store.CanonicalNames()) {
-    const StoreKind kind = store.Kind(name);
-    if (kind == StoreKind::kParameter || (kind == StoreKind::kBuffer && !parameters_only))
-      if (store.Get(name).is_floating_point()) tensors.emplace_back(name, store.Get(name));
-  }
-  return tensors;
-}
-
 /// Everything one call of Train needs, with the loop in pieces.
 class Training {
  public:
@@ -57,34 +33,20 @@ class Training {
            WeightPenalty* penalty)
       : network_(network),
         splits_(splits),
-        task_(task),
-        objective_(config.loss.empty() ? task.loss : config.loss,
-                   {.label_smoothing = config.label_smoothing, .temperature = task.temperature}),
-        metric_(task.MakeMetric()),
         config_(config),
         penalty_(penalty),
         seed_(seed),
         path_(folder.empty() ? folder : folder / "checkpoint.safetensors"),
-        executor_(network.graph),
-        store_(WorkingCopy(network.store, config.channels_last)),
-        binding_(executor_.Bind(store_)),
-        optimizer_(config, FloatTensors(store_, /*parameters_only=*/true)),
-        loader_(
-            splits.train(),
-            {.batch_size = config.batch_size, .channels_last = config.channels_last, .seed = seed}),
-        mode_(config.mode == "eval" ? Mode::kEval : Mode::kTrain),
-        stochastic_(mode_ == Mode::kTrain && UsesDefaultGenerator(network.graph)) {
-    const auto parameters = FloatTensors(store_, /*parameters_only=*/true);
-    if (parameters.empty())
-      throw Error(ErrorKind::kModel,
-                  Str("network '", network.name, "' has no parameters to train"));
-    device_ = parameters.front().second.device();
+        store_(TrainingCopy(network.store, config.channels_last)),
+        step_(network, store_, task, config_, penalty),
+        loader_(splits.train(), {.batch_size = config.batch_size,
+                                 .channels_last = config.channels_last,
+                                 .seed = seed}) {
     steps_per_epoch_ = loader_.batches_per_epoch();
     if (config.limit_batches > 0)
       steps_per_epoch_ = std::min(steps_per_epoch_, config.limit_batches);
-    losses_ = at::zeros({steps_per_epoch_}, at::device(device_).dtype(at::kFloat));
-    figures_ = at::zeros({steps_per_epoch_}, at::device(device_).dtype(at::kDouble));
-    uncut_.emplace(task, objective_.Has(kNeedsUncut) || task.compares(), device_);
+    losses_ = at::zeros({steps_per_epoch_}, at::device(step_.device()).dtype(at::kFloat));
+    figures_ = at::zeros({steps_per_epoch_}, at::device(step_.device()).dtype(at::kDouble));
     if (config.ema_decay > 0) {
       ema_store_ = store_.Clone();
       for (const std::string& name : ema_store_->CanonicalNames())  // Clone keeps formats
@@ -102,7 +64,8 @@ class Training {
       position_ = ReadCheckpoint(path_, identity_, AllTensors());
     else
       position_.bfloat16 = ChooseBfloat16();
-    optimizer_.set_steps(position_.steps);
+    step_.optimizer().set_steps(position_.steps);
+    step_.set_bfloat16(position_.bfloat16);
     store_.SetRequiresGrad(true);
     Progress progress(Str("train ", network_.name), config_.epochs * steps_per_epoch_);
     while (position_.epoch < config_.epochs) {
@@ -122,46 +85,12 @@ class Training {
   }
 
  private:
-  /// The loss of a batch; figure: null, or where the batch's metric goes.
-  Tensor Loss(const Binding& binding, const Batch& batch, bool bfloat16, Tensor* figure) {
-    const AutocastScope autocast(bfloat16, device_.type());
-    Outcome outcome{batch.To(device_), {}};
-    outcome.features.resize(objective_.Has(kNeedsFeatures) ? task_.features.size() : 0);
-    std::vector<Tap> taps, uncut_taps;
-    for (size_t i = 0; i < outcome.features.size(); ++i) {
-      ValuePair& pair = outcome.features[i];
-      const Feature& feature = task_.features[i];
-      taps.push_back({feature.value, [&](const Tensor& t) { pair.value = t; }});
-      uncut_taps.push_back(
-          {feature.value, [&](const Tensor& t) { pair.wanted = feature.Matching(t); }});
-    }
-    const auto& inputs = outcome.batch.inputs;
-    outcome.outputs = executor_.Run(binding, inputs, {.mode = mode_, .taps = taps});
-    outcome.uncut = uncut_->Run(inputs, uncut_taps);
-    if (figure) *figure = Figure(outcome);
-    return objective_.Mean(outcome);
-  }
-
-  Tensor Figure(const Outcome& outcome) const {
-    const at::NoGradGuard no_grad;
-    return metric_->Figure(metric_->Statistics(outcome, task_.metric_options).sum(0));
-  }
-
   bool ChooseBfloat16() {
     if (config_.precision != "auto") return config_.precision == "bf16";
     constexpr int64_t kFewSteps = 50;  // measuring takes 8 steps
     if (config_.epochs * steps_per_epoch_ < kFewSteps) return false;
-    const at::AutoGradMode with_grad(true);
-    ParameterStore scratch = WorkingCopy(store_, config_.channels_last);
-    scratch.SetRequiresGrad(true);
-    const Binding binding = executor_.Bind(scratch);
-    const Batch batch = loader_.Get(0, 0);
     try {
-      const bool gain = MeasureBfloat16Gain(device_.type(), [&](bool bfloat16) {
-        const Tensor loss = Loss(binding, batch, bfloat16, nullptr);
-        loss.backward();
-        loss.item<float>();  // waits for the device
-      });
+      const bool gain = step_.MeasureBfloat16(loader_.Get(0, 0));
       LogInfo("train ", network_.name, ": precision ", gain ? "bf16" : "fp32", " (measured)");
       return gain;
     } catch (const Error& error) {  // an operator without bfloat16 kernels
@@ -171,7 +100,6 @@ class Training {
   }
 
   void RunEpoch(Progress& progress) {
-    const at::AutoGradMode with_grad(true);
     const auto start = Clock::now();
     const double seconds_before = position_.seconds;
     double lr = 0;
@@ -196,26 +124,22 @@ class Training {
     position_.seconds = 0;
     losses_.zero_();
     figures_.zero_();
-    if (penalty_) penalty_->EndEpoch(record.epoch);
+    if (penalty_) {
+      penalty_->EndEpoch(record.epoch);
+      step_.Forget();
+    }
     Save();
   }
 
   double RunStep(int64_t batch) {
     const double lr = LearningRate(config_, position_.steps, steps_per_epoch_);
-    const GeneratorScope generator(
-        stochastic_, device_, StreamSeed(seed_, static_cast<uint64_t>(position_.steps), "dropout"));
-    Tensor figure;
-    Tensor loss = Loss(binding_, loader_.Get(position_.epoch, batch), position_.bfloat16, &figure);
-    losses_[batch].copy_(loss.detach());
-    figures_[batch].copy_(figure);
-    if (penalty_) {
-      const Tensor penalty = penalty_->Value();
-      penalties_[batch].copy_(penalty.detach());
-      loss = loss + penalty;
-    }
-    if (device_.is_cpu()) CheckFinite(batch + 1);  // elsewhere reading would wait for the device
-    loss.backward();
-    optimizer_.Step(lr);
+    const auto result =
+        step_.Run(loader_.Get(position_.epoch, batch), lr,
+                  StreamSeed(seed_, static_cast<uint64_t>(position_.steps), "dropout"));
+    losses_[batch].copy_(result.loss);
+    figures_[batch].copy_(result.metric);
+    if (penalty_) penalties_[batch].copy_(result.penalty);
+    if (step_.device().is_cpu()) CheckFinite(batch + 1);  // elsewhere this waits for the device
     ++position_.steps;
     if (ema_store_) UpdateEma();
     return lr;
@@ -252,22 +176,20 @@ class Training {
     if (samples.count() == 0) return 0;
     constexpr int64_t kMost = 250;
     const int64_t batch = FittingBatch(network_, kMost);
-    const Binding binding = executor_.Bind(ema_store_ ? *ema_store_ : store_);
+    const Binding binding = step_.executor().Bind(ema_store_ ? *ema_store_ : store_);
     Tensor sums;  // [K]
     for (int64_t start = 0; start < samples.count(); start += batch) {
       const int64_t size = std::min(batch, samples.count() - start);
-      Outcome outcome{samples.Range(start, size, config_.channels_last).To(device_), {}};
-      outcome.outputs = executor_.Run(binding, outcome.batch.inputs);
-      outcome.uncut = uncut_->Run(outcome.batch.inputs);
-      const Tensor sum = metric_->Statistics(outcome, task_.metric_options).sum(0);
+      const Tensor sum =
+          step_.Statistics(binding, samples.Range(start, size, config_.channels_last));
       sums = sums.defined() ? sums + sum : sum;
     }
-    return metric_->Figure(sums).item<double>();
+    return step_.metric().Figure(sums).item<double>();
   }
 
   /// All that shapes the next step, by checkpoint name.
   std::vector<NamedTensor> AllTensors() const {
-    std::vector<NamedTensor> tensors = optimizer_.State();
+    std::vector<NamedTensor> tensors = step_.optimizer().State();
     for (const std::string& name : store_.CanonicalNames())
       tensors.emplace_back("weights/" + name, store_.Get(name));
     if (ema_store_)
@@ -298,26 +220,17 @@ class Training {
 
   const Network& network_;
   const Splits& splits_;
-  const Task& task_;
-  const Objective objective_;
-  const std::unique_ptr<const Metric> metric_;
   const TrainConfig config_;
   WeightPenalty* const penalty_;  // may be null
   const uint64_t seed_;
   const std::filesystem::path path_;  // of the checkpoint; empty = none
-  const Executor executor_;
-  ParameterStore store_;
-  const Binding binding_;  // handles of store_'s tensors, which are only changed in place
-  Optimizer optimizer_;
+  ParameterStore store_;              // tensors that are only changed in place
+  TrainingStep step_;
   Loader loader_;
-  const Mode mode_;
-  const bool stochastic_;
   std::optional<ParameterStore> ema_store_;
   RunIdentity identity_;
   TrainPosition position_;
-  at::Device device_ = at::kCPU;
   int64_t steps_per_epoch_ = 0;
-  std::optional<UncutOutputs> uncut_;    // once the device is known
   Tensor losses_, figures_, penalties_;  // [steps_per_epoch], of the unfinished epoch
 };
 

@@ -33,6 +33,7 @@ struct TrainConfig {
   double ema_decay = 0;            ///< 0 = off; the EMA weights are then the result
   std::string precision = "auto";  ///< auto (bf16 when measured faster), fp32, bf16
   bool channels_last = true;
+  bool recorded = true;       ///< on a GPU: a step is one launch (a CUDA graph)
   int64_t limit_batches = 0;  ///< stop each epoch after N batches (tests); 0 = all
 };
 Schema Describe(TrainConfig& config);

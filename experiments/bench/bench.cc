@@ -1,6 +1,7 @@
 // One measurement per line of standard input, one JSON object per line of standard output, so that
 // bench.py can take turns with Python in one run:
-//   train MODEL BATCH STEPS fp32|bf16    seconds a step of the trainer, augmentation included
+//   train MODEL BATCH STEPS fp32|bf16 [cpu|cuda recorded|launched]
+//                                        seconds a step of the trainer, augmentation included
 //   eval MODEL BATCH IMAGES fast|plain|bf16  images a second
 //   autobot MODEL BATCH STEPS            seconds a step of the search
 //   trace MODEL coupled|decoupled        label trace + groups, cost model, one forward of 1 image
@@ -65,12 +66,16 @@ json MeasureTraining(std::istream& in) {
   std::string model, precision;
   int64_t batch = 0, steps = 0;
   in >> model >> batch >> steps >> precision;
-  const Splits splits = NoiseSplits(batch * steps);
+  std::string device = "cpu", form = "recorded";
+  in >> device >> form;
+  const Splits splits = NoiseSplits(batch * steps).To(at::Device(device));
   Network network = BuildModel(model);
+  network.store = network.store.To(at::Device(device));
   TrainConfig config;
   config.epochs = 2;  // the first warms up
   config.batch_size = batch;
   config.precision = precision;
+  config.recorded = form == "recorded";
   const TrainResult result = Train(network, splits, {}, config, 1, {});
   return {{"seconds", result.history.back().seconds / static_cast<double>(steps)}};
 }

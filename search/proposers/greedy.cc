@@ -111,9 +111,9 @@ void Greedy::Tell(const SearchProblem& problem, std::span<const Trial> batch) {
   std::vector<Shrink> shrinks;
   for (const Trial& trial : batch.subspan(std::min<size_t>(1, batch.size())))
     if (!trial.failed && !trial.dropped)
-      shrinks.push_back({.loss = (batch.front().value - trial.value) /
-                                 (now - Excess(problem, trial.kept)),
-                         .kept = &trial.kept});
+      shrinks.push_back(
+          {.loss = (batch.front().value - trial.value) / (now - Excess(problem, trial.kept)),
+           .kept = &trial.kept});
   std::stable_sort(shrinks.begin(), shrinks.end(),
                    [](const Shrink& a, const Shrink& b) { return a.loss < b.loss; });
   for (const Shrink& shrink : shrinks) {

@@ -22,12 +22,14 @@ TEST(OptimizerUnit, NesterovSgdByHand) {
   const Tensor p = Parameter({2.0});
   Optimizer optimizer(config, {{"p", p}});
   p.mutable_grad() = at::tensor({1.0}, at::kDouble);
-  optimizer.Step(0.1);
+  optimizer.Prepare(0.1);
+  optimizer.Update();
   // g = 1 + 0.1 * 2 = 1.2, buffer = 1.2, update = g + 0.5 * buffer = 1.8: 2 - 0.18 = 1.82.
   EXPECT_NEAR(Value(p), 1.82, 1e-12);
   EXPECT_FALSE(p.grad().defined()) << "Step clears the gradients";
   p.mutable_grad() = at::tensor({1.0}, at::kDouble);
-  optimizer.Step(0.1);
+  optimizer.Prepare(0.1);
+  optimizer.Update();
   // g = 1.182, buffer = 0.6 + 1.182 = 1.782, update = 1.182 + 0.891 = 2.073: 1.82 - 0.2073.
   EXPECT_NEAR(Value(p), 1.6127, 1e-12);
 }
@@ -42,7 +44,8 @@ TEST(OptimizerUnit, AdamWByHand) {
   for (int step = 1; step <= 3; ++step) {
     const double g = 0.5 * step;
     p.mutable_grad() = at::tensor({g}, at::kDouble);
-    optimizer.Step(0.01);
+    optimizer.Prepare(0.01);
+    optimizer.Update();
     expected *= 1 - 0.01 * 0.1;
     m = 0.9 * m + 0.1 * g;
     v = 0.999 * v + 0.001 * g * g;
@@ -63,7 +66,8 @@ TEST(OptimizerUnit, NormAndBiasCanBeSparedFromDecay) {
     Optimizer optimizer(config, {{"bias", bias}, {"weight", weight}});
     bias.mutable_grad() = at::zeros({1}, at::kDouble);
     weight.mutable_grad() = at::zeros({1, 1}, at::kDouble);
-    optimizer.Step(0.5);
+    optimizer.Prepare(0.5);
+    optimizer.Update();
     EXPECT_DOUBLE_EQ(Value(weight), 0.5);
     EXPECT_DOUBLE_EQ(Value(bias), decay ? 0.5 : 1.0);
   }
@@ -73,7 +77,8 @@ TEST(OptimizerUnit, WithoutGradientAParameterStays) {
   const Tensor used = Parameter({1.0}), unused = Parameter({1.0});
   Optimizer optimizer({}, {{"used", used}, {"unused", unused}});
   used.mutable_grad() = at::ones({1}, at::kDouble);
-  optimizer.Step(0.1);
+  optimizer.Prepare(0.1);
+  optimizer.Update();
   EXPECT_NE(Value(used), 1.0);
   EXPECT_DOUBLE_EQ(Value(unused), 1.0);
 }
@@ -87,7 +92,8 @@ TEST(OptimizerUnit, GradientOfAnotherMemoryFormatIsApplied) {
   const Tensor grad = at::arange(24, at::kFloat).view({2, 3, 2, 2});
   Optimizer optimizer(config, {{"p", p}});
   p.mutable_grad() = grad.contiguous(at::MemoryFormat::ChannelsLast);
-  optimizer.Step(1);
+  optimizer.Prepare(1);
+  optimizer.Update();
   EXPECT_TRUE(at::equal(p, -grad));
 }
 
