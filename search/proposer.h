@@ -18,8 +18,9 @@ struct Proposal {
   /// Evaluate these ratios rounded, whatever they cost: a step on the way to the budget. Else they
   /// are projected onto it.
   bool as_is = false;
-  double fidelity =
-      1;  ///< fraction of the samples, in (0, 1]; counts as that much of an evaluation
+  /// In (0, 1]: fraction of the samples, or of what SearchLoopConfig::fidelity says; counts as
+  /// that much of an evaluation.
+  double fidelity = 1;
 };
 
 /// One evaluated candidate.
@@ -31,7 +32,7 @@ struct Trial {
   bool feasible = false;        ///< every bound holds
   bool failed = false;
   std::string cause{};  ///< of the failure
-  double value = 0;     ///< larger = better
+  double value = 0;     ///< larger = better; of a dropped one as CandidateScore says
   double standard_error = 0;
   int64_t samples = 0;
   bool dropped = false;  ///< left a race early: worse than the best of its batch
@@ -43,6 +44,7 @@ struct SearchProblem {
   const CostModel& cost;
   const Budget& budget;
   int64_t evaluations = 0;            ///< whole evaluations there will be
+  uint64_t seed = 0;                  ///< for draws that are made when results are told
   std::vector<double> low{}, high{};  ///< [groups] allowed keep ratios
 
   size_t groups() const { return low.size(); }
@@ -54,7 +56,8 @@ struct SearchProblem {
 ///
 /// State    what it was told, and nothing else: after a resume it is told all earlier batches again
 ///          and goes on identically.
-/// Random   only from the stream Ask is given, which depends on the seed and the batch number.
+/// Random   only from the stream Ask is given, which depends on the seed and the batch number, and
+///          from SearchProblem::seed.
 /// Errors   proposals outside the bounds become failed trials; a proposer need not check.
 class Proposer {
  public:

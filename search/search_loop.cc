@@ -1,10 +1,10 @@
 #include "search/search_loop.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -14,6 +14,8 @@
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
 #include "search/fingerprint.h"
+#include "search/first_points.h"
+#include "search/preparation.h"
 #include "search/trial_journal.h"
 #include "search/unit_scores.h"
 
@@ -38,6 +40,15 @@ Schema Describe(SearchLoopConfig& config) {
              "training batches that re-estimate a candidate's batch norms before it is evaluated; "
              "slower, and nearer to what fine-tuning gives",
              {.low = 0});
+  schema.Add("finetune_batches", &config.finetune_batches,
+             "training batches of 128 that a candidate is fine-tuned on before it is evaluated; "
+             "much slower, and nearest to what fine-tuning gives",
+             {.low = 0});
+  schema.Add("finetune_lr", &config.finetune_lr, "learning rate of it, with momentum 0.9",
+             RealRange{.low = 0, .high = 1000});
+  schema.Add("fidelity", &config.fidelity,
+             "what a part of an evaluation has less of: samples, or batches of the above",
+             {"samples", "recalibration", "finetune"});
   schema.Add("race", &config.race, "drop clear losers of a batch early");
   schema.Add("race_error", &config.race_error,
              "chance to drop a candidate that is as good as those it is compared with",
@@ -68,30 +79,7 @@ std::vector<double> SearchProblem::Point(const Trial& trial) const {
 
 namespace {
 
-/// "0.5" or "0.5,0.75,...": keep ratios of all groups.
-Decision ParsePoint(const std::string& text, size_t groups) {
-  Decision decision;
-  const char* at = text.data();
-  const char* const end = text.data() + text.size();
-  while (at < end) {
-    double ratio = 0;
-    const auto [next, code] = std::from_chars(at, end, ratio);
-    const bool ends_well = next == end || (*next == ',' && next + 1 != end);
-    if (code != std::errc() || !ends_well || !(ratio > 0 && ratio <= 1))
-      throw Error(ErrorKind::kConfig,
-                  Str("[strategy] enqueue: '", text, "' is no list of keep ratios in (0, 1]"),
-                  "write \"0.5\" or one ratio per group, with commas");
-    decision.push_back(ratio);
-    at = next == end ? end : next + 1;
-  }
-  if (decision.size() == 1) decision.resize(groups, decision.front());
-  if (decision.size() != groups)
-    throw Error(ErrorKind::kConfig,
-                Str("[strategy] enqueue: '", text, "' has ", decision.size(),
-                    " ratios, the network ", groups, " groups"),
-                "`espalier inspect` lists them");
-  return decision;
-}
+constexpr double kRounding = 1e-9;  // of sums of fidelities
 
 class SearchLoop {
  public:
@@ -105,7 +93,8 @@ class SearchLoop {
         context_(context),
         problem_{.cost = environment.cost,
                  .budget = environment.budget,
-                 .evaluations = config.evaluations} {
+                 .evaluations = config.evaluations,
+                 .seed = StreamSeed(context.seed, context.trial, name)} {
     const Splits& splits = env_.Data(name);
     if (splits.validation().count() == 0)
       throw Error(ErrorKind::kConfig,
@@ -121,37 +110,24 @@ class SearchLoop {
     }
     scores_ = ScoreUnits(config.criterion, env_, context, name).scores;
     set_.emplace(splits.validation(), env_.task, env_.network(), config.samples, 0, env_.device);
-    CandidateOptions options{
-        .batch_size = config.batch_size, .workers = config.workers, .threads = config.threads};
-    options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-    options.device = env_.device;
-    options.masked = config.masked;
-    options.race = {.on = config.race, .first = config.race_first, .error = config.race_error};
-    if (config.recalibrate_batches > 0)
-      options.prepare = [this, &splits](Network& cut) {
-        constexpr int64_t kBatch = 128;  // samples
-        Loader loader(splits.train(),
-                      {.batch_size = std::min(kBatch, splits.train().count()),
-                       .augment = false,
-                       .seed = StreamSeed(context_.seed, context_.trial, name_ + "/recalibrate")});
-        RecalibrateBatchNorm(cut, loader, config_.recalibrate_batches);
-      };
-    evaluator_.emplace(env_.space, *set_, options);
+    EvaluatorFor(1);
     fingerprint_ =
         SearchFingerprint(Str(fingerprint, set_->samples(), "/", env_.task.metric), env_, context_);
   }
 
   SearchResult Run() {
-    const auto start = std::chrono::steady_clock::now();
     Resume();
-    if (trials_.empty()) Batch(FirstProposals(), "");
-    while (used_ < static_cast<double>(config_.evaluations) - 1e-9 && !proposer_.Done(problem_)) {
+    if (trials_.empty()) Batch(FirstPoints(config_, problem_.groups()), "");
+    while (used_ < static_cast<double>(config_.evaluations) - kRounding &&
+           !proposer_.Done(problem_)) {
       if (context_.StopRequested())
         throw Error(ErrorKind::kInterrupted,
                     Str("search '", name_, "' stopped after ", trials_.size(), " candidates"));
       Rng rng = context_.Stream(Str(name_, "/ask/", batches_));
       std::vector<Proposal> asked = proposer_.Ask(problem_, rng);
       ESPALIER_CHECK(!asked.empty(), "proposer '", name_, "' asks for nothing and is not done");
+      asked = Affordable(std::move(asked));
+      if (asked.empty()) break;
       Batch(std::move(asked), name_);
       CheckFailures();
     }
@@ -160,8 +136,7 @@ class SearchLoop {
     result.selection = SelectTop(env_.space, scores_, best.kept);
     result.scores = scores_;
     result.info = Info(best);
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = Seconds();
     return result;
   }
 
@@ -177,29 +152,48 @@ class SearchLoop {
                   "choose another run folder, or remove the file to start over");
     WriteJournal(JournalPath(), journal);  // without a torn line, which would swallow the next one
     for (std::vector<Trial>& batch : journal.batches) Learn(std::move(batch));
+    before_ = journal.work;
     LogInfo(name_, ": continuing after ", trials_.size(), " candidates");
   }
 
-  /// The uniform ratio, the points the user gave, the best of another search.
-  std::vector<Proposal> FirstProposals() {
-    const size_t groups = problem_.groups();
-    std::vector<Proposal> first = {{.decision = Decision(groups, 1.0)}};
-    for (const std::string& text : config_.enqueue)
-      first.push_back({.decision = ParsePoint(text, groups)});
-    if (config_.warm_start.empty()) return first;
-    std::vector<Trial> known = ReadTrials(config_.warm_start);
-    std::erase_if(known, [](const Trial& t) { return t.failed || t.dropped || !t.feasible; });
-    std::stable_sort(known.begin(), known.end(),
-                     [](const Trial& a, const Trial& b) { return a.value > b.value; });
-    const auto most = static_cast<size_t>(config_.warm_points);
-    for (size_t i = 0; i < std::min(most, known.size()); ++i) {
-      if (known[i].proposal.decision.size() != groups)
-        throw Error(ErrorKind::kConfig,
-                    Str("[strategy] warm_start: '", config_.warm_start, "' is of a network with ",
-                        known[i].proposal.decision.size(), " groups, this one has ", groups));
-      first.push_back({.decision = known[i].proposal.decision});
+  double Seconds() const {
+    return before_.seconds +
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  SearchWork Work() const {
+    SearchWork work{.seconds = Seconds(), .forwards = before_.forwards};
+    for (const auto& [amount, evaluator] : evaluators_)
+      work.forwards += evaluator->counters().samples;
+    return work;
+  }
+
+  /// The one that prepares candidates with a fraction of what config.fidelity is about.
+  CandidateEvaluator& EvaluatorFor(double fidelity) {
+    const double amount = config_.fidelity == "samples" ? 1 : fidelity;
+    auto& evaluator = evaluators_[amount];
+    if (evaluator) return *evaluator;
+    CandidateOptions options{
+        .batch_size = config_.batch_size, .workers = config_.workers, .threads = config_.threads};
+    options.dtype = config_.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+    options.device = env_.device;
+    options.masked = config_.masked;
+    options.race = {.on = config_.race, .first = config_.race_first, .error = config_.race_error};
+    options.prepare = Preparation(name_, config_, env_, context_, amount);
+    evaluator = std::make_unique<CandidateEvaluator>(env_.space, *set_, options);
+    return *evaluator;
+  }
+
+  /// As many of a batch, from the front, as the evaluations that are left pay for.
+  std::vector<Proposal> Affordable(std::vector<Proposal> asked) const {
+    double used = used_;
+    size_t count = 0;
+    for (; count < asked.size(); ++count) {
+      const double fidelity = asked[count].fidelity;
+      used += fidelity > 0 && fidelity <= 1 ? fidelity : 1;  // as Learn counts a refused one
+      if (used > static_cast<double>(config_.evaluations) + kRounding) break;
     }
-    return first;
+    asked.resize(count);
+    return asked;
   }
 
   /// Why a proposal cannot be evaluated; empty when it can.
@@ -240,8 +234,8 @@ class SearchLoop {
     }
     Evaluate(batch, /*all_count=*/origin.empty());
     if (!context_.folder.empty()) {
-      if (batches_ == 0) WriteJournal(JournalPath(), {fingerprint_, {}});
-      AppendBatch(JournalPath(), batch);
+      if (batches_ == 0) WriteJournal(JournalPath(), {.fingerprint = fingerprint_});
+      AppendBatch(JournalPath(), batch, Work());
     }
     Learn(std::move(batch));
   }
@@ -255,11 +249,13 @@ class SearchLoop {
       std::vector<Selection> selections;
       for (const Trial* trial : trials)
         selections.push_back(SelectTop(env_.space, scores_, trial->kept));
+      const double share = config_.fidelity == "samples" ? fidelity : 1;
       const auto samples = std::max<int64_t>(
-          1, static_cast<int64_t>(std::llround(fidelity * static_cast<double>(set_->samples()))));
+          1, static_cast<int64_t>(std::llround(share * static_cast<double>(set_->samples()))));
       const auto count = static_cast<int64_t>(trials.size());
       const int64_t keep = all_count ? count : proposer_.Wanted(count);
-      const auto scores = evaluator_->Evaluate(selections, samples, std::max<int64_t>(keep, 1));
+      const auto scores =
+          EvaluatorFor(fidelity).Evaluate(selections, samples, std::max<int64_t>(keep, 1));
       for (size_t i = 0; i < trials.size(); ++i) {
         Trial& trial = *trials[i];
         trial.failed = scores[i].failed;
@@ -287,14 +283,15 @@ class SearchLoop {
       trials_.push_back(std::move(trial));
     }
     ++batches_;
-    const auto done = std::min(static_cast<int64_t>(used_ + 1e-9), config_.evaluations);
+    const auto done = std::min(static_cast<int64_t>(used_ + kRounding), config_.evaluations);
     context_.Advance(done, config_.evaluations,
                      best_ ? Str("best ", best_->value) : std::string("none yet"));
   }
 
-  /// Whether a trial may be the result: within the budget, on all samples.
+  /// Whether a trial may be the result: within the budget, as a whole evaluation.
   bool Counts(const Trial& trial) const {
-    return !trial.failed && trial.feasible && !trial.dropped && trial.samples == set_->samples();
+    return !trial.failed && trial.feasible && !trial.dropped && trial.proposal.fidelity == 1 &&
+           trial.samples == set_->samples();
   }
 
   void CheckFailures() const {
@@ -319,7 +316,6 @@ class SearchLoop {
   }
 
   json Info(const Trial& best) const {
-    const auto counters = evaluator_->counters();
     std::set<std::vector<int64_t>> distinct;
     int64_t dropped = 0;
     for (const Trial& trial : trials_) {
@@ -334,8 +330,8 @@ class SearchLoop {
             {"failed", failed_},
             {"dropped", dropped},
             {"evaluations", used_},
-            {"forwards", counters.samples},
-            {"shared", counters.shared},
+            {"forwards", Work().forwards},
+            {"shared", evaluators_.at(1)->counters().shared},
             {"uniform", trials_.front().value},
             {"best",
              {{"trial", best.number},
@@ -352,9 +348,11 @@ class SearchLoop {
   SearchProblem problem_;
   std::vector<std::vector<double>> scores_;
   std::optional<TaskSamples> set_;
-  std::optional<CandidateEvaluator> evaluator_;
+  std::map<double, std::unique_ptr<CandidateEvaluator>> evaluators_;  // by amount of preparation
   std::string fingerprint_;
 
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  SearchWork before_;  // of the calls that this one continues
   std::vector<Trial> trials_;
   std::optional<Trial> best_;
   int64_t batches_ = 0;

@@ -18,9 +18,13 @@ struct SearchLoopConfig {
   std::string precision = "fp32";     ///< of candidate evaluation: fp32, bf16
   bool masked = false;                ///< CandidateOptions::masked
   int64_t recalibrate_batches = 0;    ///< of training samples, before a candidate is evaluated
-  bool race = true;                   ///< drop clear losers of a batch early
-  double race_error = 0.05;           ///< RaceOptions::error
-  int64_t race_first = 500;           ///< RaceOptions::first
+  int64_t finetune_batches = 0;       ///< of training samples, likewise, before that
+  double finetune_lr = 0.01;
+  /// What Proposal::fidelity is a fraction of: samples, recalibration (its batches), finetune.
+  std::string fidelity = "samples";
+  bool race = true;          ///< drop clear losers of a batch early
+  double race_error = 0.05;  ///< RaceOptions::error
+  int64_t race_first = 500;  ///< RaceOptions::first
   int64_t batch_size = 250;
   int64_t workers = 0;                 ///< side by side; 0 = by a short measurement
   int64_t threads = 0;                 ///< of each, inside an operator; 0 = likewise
@@ -33,7 +37,8 @@ Schema Describe(SearchLoopConfig& config);
 /// The loop that turns a Proposer into a Strategy: asks, projects, cuts, evaluates, tells.
 ///
 /// Baseline  the uniform ratio is always trial 0: no search ends below it on its own samples.
-/// Result    the feasible trial with the highest value among those with all samples; ties to the
+/// Cost      config.evaluations and no more: of a last batch that takes more the front part.
+/// Result    the feasible trial with the highest value among the whole evaluations; ties to the
 ///           earlier.
 /// Samples   the validation split; the test split is never read.
 /// State     context.folder/trials.jsonl: a line per finished batch. A killed search is told them

@@ -54,10 +54,10 @@ Trial TrialFromJson(const json& line) {
   return trial;
 }
 
-std::string Line(std::span<const Trial> batch) {
+std::string Line(std::span<const Trial> batch, const SearchWork& work) {
   json trials = json::array();
   for (const Trial& trial : batch) trials.push_back(ToJson(trial));
-  return json{{"trials", trials}}.dump();
+  return json{{"trials", trials}, {"seconds", work.seconds}, {"forwards", work.forwards}}.dump();
 }
 
 }  // namespace
@@ -81,6 +81,7 @@ TrialJournal ReadJournal(const std::filesystem::path& file) {
       }
       auto& batch = journal.batches.emplace_back();
       for (const json& trial : parsed.at("trials")) batch.push_back(TrialFromJson(trial));
+      journal.work = {parsed.value("seconds", 0.0), parsed.value("forwards", int64_t{0})};
     } catch (const std::exception& error) {
       throw Error(ErrorKind::kData, Str("'", file.string(), "' line ", number, ": ", error.what()),
                   "the file is damaged or not a search's trials.jsonl");
@@ -101,12 +102,13 @@ void WriteJournal(const std::filesystem::path& file, const TrialJournal& journal
       json{{"format", "espalier-trials"}, {"version", 1}, {"fingerprint", journal.fingerprint}}
           .dump() +
       "\n";
-  for (const std::vector<Trial>& batch : journal.batches) text += Line(batch) + "\n";
+  for (const std::vector<Trial>& batch : journal.batches) text += Line(batch, journal.work) + "\n";
   WriteFileAtomic(file, text);
 }
 
-void AppendBatch(const std::filesystem::path& file, std::span<const Trial> batch) {
-  AppendLine(file, Line(batch));
+void AppendBatch(const std::filesystem::path& file, std::span<const Trial> batch,
+                 const SearchWork& work) {
+  AppendLine(file, Line(batch, work));
 }
 
 }  // namespace espalier

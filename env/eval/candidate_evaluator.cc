@@ -12,6 +12,7 @@
 
 #include "env/base/clock.h"
 #include "env/base/error.h"
+#include "env/base/memory_error.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/batch_size.h"
 
@@ -49,6 +50,19 @@ std::string KeyOf(const Selection& selection) {
     key.append(reinterpret_cast<const char*>(kept.data()), kept.size() * sizeof(int64_t));
   }
   return key;
+}
+
+/// Errors that no other candidate would be spared.
+bool IsOurFault(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  return own != nullptr &&
+         (own->kind() == ErrorKind::kInternal || own->kind() == ErrorKind::kConfig);
+}
+
+double MeanOfFirst(const std::vector<float>& values, int64_t count) {
+  double sum = 0;
+  for (const float value : std::span(values).first(static_cast<size_t>(count))) sum += value;
+  return sum / static_cast<double>(count);
 }
 
 }  // namespace
@@ -99,9 +113,10 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
         std::copy(found->second.begin(), found->second.end(), known->values.begin());
         known->seen = static_cast<int64_t>(found->second.size());
       }
-      if (const auto found = failures_.find(key); found != failures_.end()) {
+      const auto failure = failures_.find(key);
+      if (failure != failures_.end() && samples >= failure->second.samples) {
         known->failed = true;
-        known->cause = found->second;
+        known->cause = failure->second.cause;
       }
       known->key = std::move(key);
       const bool remembered = known->failed || known->seen >= samples;
@@ -139,26 +154,37 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
 
   for (const auto& candidate : distinct) {
     if (candidate->failed) {
-      failures_[candidate->key] = candidate->cause;
+      Failure& failure = failures_.try_emplace(candidate->key, Failure{{}, samples}).first->second;
+      failure = {candidate->cause, std::min(failure.samples, samples)};
       continue;
     }
     candidate->values.resize(static_cast<size_t>(candidate->seen));
     known_[candidate->key] = candidate->values;
   }
   totals_->counters.failed = static_cast<int64_t>(failures_.size());
+  /// What those that saw all samples gained, on average, after the first `raced` ones: how much
+  /// easier the others are.
+  const auto later_gain = [&](int64_t raced) {
+    double gain = 0, finished = 0;
+    for (const auto& candidate : distinct) {
+      if (raced == samples || candidate->failed || candidate->raced < samples) continue;
+      gain += MeanOfFirst(candidate->values, samples) - MeanOfFirst(candidate->values, raced);
+      ++finished;
+    }
+    return finished > 0 ? gain / finished : 0;
+  };
   std::vector<CandidateScore> scores;
   for (const Candidate* candidate : asked) {
     CandidateScore score{.failed = candidate->failed, .cause = candidate->cause};
     if (!score.failed) {
       const auto n = static_cast<double>(candidate->raced);
       const auto raced = static_cast<size_t>(candidate->raced);
-      double sum = 0, squares = 0;
-      for (const float value : std::span(candidate->values).first(raced)) {
-        sum += value;
+      double squares = 0;
+      for (const float value : std::span(candidate->values).first(raced))
         squares += static_cast<double>(value) * value;
-      }
-      score.value = sum / n;
-      score.standard_error = std::sqrt(std::max(0.0, squares / n - score.value * score.value) / n);
+      const double mean = MeanOfFirst(candidate->values, candidate->raced);
+      score.value = mean + later_gain(candidate->raced);
+      score.standard_error = std::sqrt(std::max(0.0, squares / n - mean * mean) / n);
       score.samples = candidate->raced;
       score.dropped = candidate->raced < samples;
     }
@@ -256,27 +282,25 @@ void CandidateEvaluator::Fail(Candidate& candidate, const std::string& cause) {
 
 /// Cuts a candidate, as far as it is to be kept from batch to batch.
 void CandidateEvaluator::Ready(Candidate& candidate) {
-  if (options_.prepare) {
-    if (candidate.own) return;
-    try {
+  if (candidate.own) return;
+  try {
+    if (options_.prepare) {
       Network cut = Cut(space_.network(), MakePlan(space_, *candidate.selection));
       cut.store = cut.store.To(options_.device);
-      options_.prepare(cut);
+      options_.prepare(cut, *candidate.selection);
       candidate.own.emplace(cut, options_.dtype);
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kInternal) throw;
-      Fail(candidate, error.message());
-    } catch (const std::exception& error) {
-      Fail(candidate, error.what());
+      return;
     }
-    return;
+    const auto bound = BoundOf(candidate);
+    candidate.signature = bound->signature;
+    if (totals_->bound_bytes.fetch_add(bound->bytes) < kBoundBytes)
+      candidate.bound = bound;
+    else
+      totals_->bound_bytes -= bound->bytes;
+  } catch (const std::exception& error) {
+    if (IsOurFault(error)) throw;
+    Fail(candidate, CauseOf(error));
   }
-  const auto bound = BoundOf(candidate);
-  candidate.signature = bound->signature;
-  if (totals_->bound_bytes.fetch_add(bound->bytes) < kBoundBytes)
-    candidate.bound = bound;
-  else
-    totals_->bound_bytes -= bound->bytes;
 }
 
 void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t first,
@@ -307,15 +331,10 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
           continue;
         }
         std::copy_n(values.const_data_ptr<float>(), count, candidate.values.begin() + first);
-      } catch (const Error& error) {
-        if (error.kind() == ErrorKind::kResource && count > 1) throw;
-        if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kConfig) throw;
-        Fail(candidate, error.message());
-      } catch (const c10::OutOfMemoryError&) {
-        if (count > 1) throw;
-        Fail(candidate, "out of memory with a single sample");
       } catch (const std::exception& error) {
-        Fail(candidate, error.what());
+        if (IsOurFault(error) || (IsOutOfMemory(error) && count > 1)) throw;
+        Fail(candidate,
+             IsOutOfMemory(error) ? "out of memory with a single sample" : CauseOf(error));
       }
     }
     totals_->ops_due += shared.ops_due();
@@ -323,10 +342,9 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
     const std::lock_guard lock(totals_->mutex);
     totals_->counters.samples += count * static_cast<int64_t>(order.size());
     return;
-  } catch (const c10::OutOfMemoryError&) {  // half the batch, for those that have none yet
+  } catch (const std::exception& error) {  // half the batch, for those that have none yet
+    if (!IsOutOfMemory(error)) throw;
     if (count == 1) throw Error(ErrorKind::kResource, "out of memory with a single sample");
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kResource || count == 1) throw;
   }
   ReleaseCachedMemory(options_.device);
   if (masked_) masked_->Forget();

@@ -46,14 +46,16 @@ struct CandidateOptions {
   /// Done to every cut network before it is evaluated, e.g. batch-norm recalibration; called by
   /// several workers at once. Candidates then run each in a graph of its own and share nothing; all
   /// of one call are in memory together. Empty = nothing.
-  std::function<void(Network&)> prepare{};
+  std::function<void(Network&, const Selection&)> prepare{};
 };
 
 /// What a candidate got.
 struct CandidateScore {
   bool failed = false;
-  std::string cause{};        ///< of the failure
-  double value = 0;           ///< mean over its samples, larger = better
+  std::string cause{};  ///< of the failure
+  /// Mean over its samples, larger = better. Of a dropped one what is to be expected on all: its
+  /// mean and what those that stayed gained, on average, on the samples it was spared.
+  double value = 0;
   double standard_error = 0;  ///< of that mean
   int64_t samples = 0;
   bool dropped = false;  ///< left the race early: fewer samples than the others
@@ -113,7 +115,11 @@ class CandidateEvaluator {
   CandidateNetwork network_;
   std::optional<MaskedNetwork> masked_;                        // where options ask for it
   std::unordered_map<std::string, std::vector<float>> known_;  // by selection: values so far
-  std::unordered_map<std::string, std::string> failures_;
+  struct Failure {
+    std::string cause;
+    int64_t samples;  // asked for: fewer may go well
+  };
+  std::unordered_map<std::string, Failure> failures_;  // by selection
   std::unique_ptr<Totals> totals_;
   std::optional<WorkerSetting> setting_;  // once measured
 };

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "env/base/error.h"
+#include "env/base/memory_error.h"
 #include "env/graph/merged_batch.h"
 #include "env/graph/schema_writes.h"
 #include "env/graph/shape_only.h"
@@ -84,9 +85,8 @@ std::string DescribeInputs(const std::vector<c10::IValue>& stack) {
 }
 
 [[noreturn]] void ThrowOpFailed(const Op& op, const c10::Error& error, const std::string& inputs) {
-  const std::string what = error.what_without_backtrace();
-  if (what.find("can't allocate memory") != std::string::npos ||
-      what.find("not enough memory") != std::string::npos)
+  const std::string what = CauseOf(error);
+  if (IsOutOfMemory(error))
     throw Error(ErrorKind::kResource, Str("out of memory in op '", op.name, "': ", what));
   throw Error(ErrorKind::kModel, Str("op '", op.name, "' (", op.target(), " at '", op.module_path,
                                      "', inputs ", inputs, ") failed: ", what));

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <mutex>
 #include <utility>
 
 #include "env/base/error.h"
@@ -176,6 +177,9 @@ Tensor TrainingStep::Statistics(const Binding& binding, const Batch& given) cons
 
 void TrainBriefly(Network& network, Loader& loader, const Task& task, const TrainConfig& config,
                   int64_t steps, uint64_t seed) {
+  static std::mutex drawing;  // the process has one generator
+  std::unique_lock turn(drawing, std::defer_lock);
+  if (UsesDefaultGenerator(network.graph)) turn.lock();
   ParameterStore weights = TrainingCopy(network.store, config.channels_last);
   weights.SetRequiresGrad(true);
   TrainingStep step(network, weights, task, config);

@@ -83,6 +83,7 @@ class TrainingStep {
 ///
 /// Errors   kTrials when the loss is not finite; those of TrainingStep.
 /// Random   dropout from (seed, step).
+/// Threads  may be called by several; networks that draw take turns.
 void TrainBriefly(Network& network, Loader& loader, const Task& task, const TrainConfig& config,
                   int64_t steps, uint64_t seed);
 

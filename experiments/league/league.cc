@@ -1,10 +1,8 @@
 #include "experiments/league/league.h"
 
 #include <ATen/ATen.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <set>
 
 #include "env/base/call_text.h"
@@ -12,15 +10,16 @@
 #include "env/base/files.h"
 #include "env/base/interrupt.h"
 #include "env/base/log.h"
+#include "env/base/memory_error.h"
 #include "env/eval/evaluator.h"
 #include "env/graph/io.h"
 #include "experiments/command_line.h"
 #include "experiments/latency_options.h"
 #include "experiments/league/comparison.h"
 #include "experiments/league/league_report.h"
+#include "experiments/league/stopwatch.h"
 #include "experiments/progress_line.h"
 #include "experiments/score_json.h"
-#include "search/proposer.h"
 #include "search/strategy.h"
 
 namespace espalier {
@@ -43,11 +42,22 @@ Schema Describe(LeagueRules& rules) {
 
 namespace {
 
+/// Whether a strategy has the keys of a search that evaluates candidates.
+bool EvaluatesCandidates(const std::string& name) {
+  const auto* entry = Registry<Strategy>::Global().Find(name);
+  if (entry == nullptr) return false;  // said where it is made
+  std::set<std::string> keys;
+  entry->describe([&](const Schema& schema) {
+    for (const Field& field : schema.fields()) keys.insert(field.name);
+  });
+  return keys.contains("evaluations") && keys.contains("samples") && keys.contains("precision");
+}
+
 /// A strategy with its options; searches get the league's evaluations unless the entry says other.
 std::unique_ptr<Strategy> MakeEntry(const std::string& entry, const LeagueRules& rules) {
   const CallText call = ParseCall("strategy", entry);
   std::string options = call.options;
-  if (Registry<Proposer>::Global().Find(call.name) != nullptr) {
+  if (EvaluatesCandidates(call.name)) {
     const auto add = [&](const std::string& key, const std::string& value) {
       if (!call.Has(key)) options += key + " = " + value + "\n";
     };
@@ -59,15 +69,6 @@ std::unique_ptr<Strategy> MakeEntry(const std::string& entry, const LeagueRules&
       "strategy", call.name,
       ConfigDocument::Parse("[strategy]\n" + options, Str("league entry '", entry, "'"))
           .Section("strategy"));
-}
-
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 /// The samples [first, first + count) of a data set.
@@ -188,22 +189,26 @@ ordered_json League::Play(RunFolder& folder, const std::string& stage, const Bud
   context.metric = [&](int64_t step, std::string_view name, double value) {
     if (name == "best") curve.push_back({step, value});
   };
-  context.progress = ProgressLine(stage);
-  const auto start = std::chrono::steady_clock::now();
-  const double cpu = CpuSeconds();
+  Stopwatch watch(context.folder / "elapsed.json");
+  context.progress = [&, line = ProgressLine(stage)](int64_t done, int64_t total,
+                                                     std::string_view detail) {
+    watch.Keep();
+    line(done, total, detail);
+  };
   SearchResult found;
   try {
     found = MakeEntry(entry, config_.rules)->Run(environment, context);
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kInterrupted || error.kind() == ErrorKind::kInternal) throw;
-    LogWarning(stage, " failed: ", error.message());
-    result["failed"] = error.message();
+  } catch (const std::exception& error) {
+    const auto* own = dynamic_cast<const Error*>(&error);
+    if (own != nullptr &&
+        (own->kind() == ErrorKind::kInterrupted || own->kind() == ErrorKind::kInternal))
+      throw;
+    LogWarning(stage, " failed: ", CauseOf(error));
+    result["failed"] = CauseOf(error);
     return result;
   }
   result["seconds"] = found.seconds;
-  result["wall_seconds"] =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  result["cpu_seconds"] = CpuSeconds() - cpu;
+  result.update(watch.Read());
   const std::vector<int64_t> kept = KeptCounts(found.selection);
   const std::vector<double> counts(kept.begin(), kept.end());
   const Cost cost = cost_->Evaluate(counts, budget.convention());

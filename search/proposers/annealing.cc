@@ -59,7 +59,7 @@ void Annealing::Tell(const SearchProblem& problem, std::span<const Trial> batch)
     if (starting) {
       first_.push_back(trial.value);
     } else if (!take) {
-      Rng draw(0, static_cast<uint64_t>(trial.number), "annealing/accept");
+      Rng draw(problem.seed, static_cast<uint64_t>(trial.number), "annealing/accept");
       take = draw.Uniform() < std::exp((trial.value - value_) / Temperature(problem));
     }
     if (!take) continue;

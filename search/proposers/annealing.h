@@ -19,8 +19,8 @@ Schema Describe(AnnealingConfig& config);
 /// T falling geometrically over the evaluations.
 ///
 /// Source   Kirkpatrick, Gelatt, Vecchi, "Optimization by Simulated Annealing", Science 220, 1983.
-/// Random   acceptance draws depend on the trial's number alone, so that telling again repeats
-/// them.
+/// Random   acceptance draws depend on seed and number of the trial, so that telling again repeats
+///          them.
 class Annealing final : public Proposer {
  public:
   static constexpr const char* kName = "annealing";

@@ -80,14 +80,14 @@ std::vector<Proposal> Greedy::Ask(const SearchProblem& problem, Rng&) const {
         {.decision = RatiosOf(problem, kept), .as_is = true, .fidelity = Fidelity(problem)});
   };
   const double left = static_cast<double>(problem.evaluations) - used_;
-  if (now > 0 && RoundCost(problem) + 1 <= left + 1e-9) {
+  if (now > 0 && !stuck_ && RoundCost(problem) + 1 <= left + 1e-9) {
     add(kept_);
     for (size_t g = 0; g < problem.groups(); ++g) {
       const std::vector<int64_t> shrunk = Shrunk(problem, g, now - StepSize(problem));
       if (!shrunk.empty()) add(shrunk);
     }
   }
-  // Within the budget, or nothing left to save or to spend: projection does the rest.
+  // Within the budget, or nothing left to save, to spend or to hope for: projection does the rest.
   if (batch.size() <= 1) batch = {{.decision = RatiosOf(problem, kept_)}};
   return batch;
 }
@@ -116,6 +116,7 @@ void Greedy::Tell(const SearchProblem& problem, std::span<const Trial> batch) {
            .kept = &trial.kept});
   std::stable_sort(shrinks.begin(), shrinks.end(),
                    [](const Shrink& a, const Shrink& b) { return a.loss < b.loss; });
+  stuck_ = shrinks.empty();  // asked again, they would fail again
   for (const Shrink& shrink : shrinks) {
     for (size_t g = 0; g < kept_.size(); ++g) kept_[g] = std::min(kept_[g], (*shrink.kept)[g]);
     if (Excess(problem, kept_) <= std::max(0.0, now - StepSize(problem))) break;

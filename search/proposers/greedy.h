@@ -42,7 +42,8 @@ class Greedy final : public Proposer {
 
   const GreedyConfig config_;
   std::vector<int64_t> kept_;
-  double used_ = 0;  ///< evaluations
+  double used_ = 0;     ///< evaluations
+  bool stuck_ = false;  ///< a whole step's candidates failed
   bool done_ = false;
 };
 

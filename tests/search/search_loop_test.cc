@@ -51,7 +51,7 @@ TEST(SearchLoopUnit, TheUniformRatioComesFirstAndNoResultIsBelowIt) {
   const SearchResult result =
       RunSearchLoop("evolution", {.evaluations = 40}, "", proposer, tiny.Get(), context);
   EXPECT_GE(result.info["best"]["value"].get<double>(), result.info["uniform"].get<double>());
-  EXPECT_GE(result.info["evaluations"].get<double>(), 40);
+  EXPECT_EQ(result.info["evaluations"].get<double>(), 40);
   EXPECT_EQ(result.info["samples"], 32);
 }
 
@@ -114,6 +114,57 @@ TEST(SearchLoopUnit, FidelityCountsAsItsPartOfAnEvaluation) {
   EXPECT_EQ(result.info["best"]["trial"], 0);  // the only one on all samples
 }
 
+TEST(SearchLoopUnit, NoSearchGetsMoreEvaluationsThanItsShare) {
+  for (const double fidelity : {1.0, 0.5, 0.375}) {
+    SCOPED_TRACE(fidelity);
+    Scripted proposer([&](size_t groups, size_t batch) {
+      std::vector<Proposal> asked;
+      for (int i = 0; i < 7; ++i)
+        asked.push_back(
+            {.decision = Decision(groups, 0.2 + 0.01 * (7.0 * batch + i)), .fidelity = fidelity});
+      return asked;
+    });
+    const SearchResult result = RunScript(proposer, {.evaluations = 10});
+    EXPECT_LE(result.info["evaluations"].get<double>(), 10);
+    EXPECT_GT(result.info["evaluations"].get<double>(), 10 - fidelity);
+  }
+}
+
+TEST(SearchLoopUnit, AFidelityMayBeLessFineTuningOrRecalibration) {
+  const auto value_of = [](SearchLoopConfig config, double fidelity) {
+    config.evaluations = 2;
+    Scripted proposer([&](size_t groups, size_t) -> std::vector<Proposal> {
+      return {{.decision = Decision(groups, 0.4), .fidelity = fidelity}};
+    });
+    const SearchResult result = RunScript(proposer, config);
+    EXPECT_EQ(proposer.told[1][0].samples, 32);
+    EXPECT_FALSE(proposer.told[1][0].failed) << proposer.told[1][0].cause;
+    if (fidelity < 1) {
+      EXPECT_EQ(result.info["best"]["trial"], 0) << "only whole ones count";
+    }
+    return proposer.told[1][0].value;
+  };
+  const double plain = value_of({}, 1);
+  SearchLoopConfig tuned{.finetune_batches = 8, .finetune_lr = 0.1, .fidelity = "finetune"};
+  EXPECT_GT(value_of(tuned, 1), plain) << "it learns to tell the brightest colour";
+  EXPECT_EQ(value_of(tuned, 1), value_of(tuned, 1));
+  SearchLoopConfig once = tuned;
+  once.finetune_batches = 2;
+  EXPECT_EQ(value_of(tuned, 0.25), value_of(once, 1)) << "a quarter of 8 batches";
+  const SearchLoopConfig recalibrated{.recalibrate_batches = 4, .fidelity = "recalibration"};
+  value_of(recalibrated, 0.5);
+  for (const std::string bad : {"finetune", "recalibration"}) {
+    Scripted unused([](size_t groups, size_t) { return Equal(groups, 0.5); });
+    try {
+      RunScript(unused, {.evaluations = 3, .fidelity = bad});
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+      EXPECT_NE(error.message().find("_batches > 0"), std::string::npos) << error.message();
+    }
+  }
+}
+
 TEST(SearchLoopUnit, EnqueuedPointsAreTriedAndBadOnesAreConfigErrors) {
   Scripted proposer([](size_t groups, size_t) { return Equal(groups, 0.5); });
   RunScript(proposer, {.evaluations = 3, .enqueue = {"0.25"}});
@@ -146,7 +197,30 @@ TEST(SearchLoopUnit, AnotherSearchsBestCandidatesComeFirst) {
   const SearchResult after =
       RunScript(second, {.evaluations = 5, .warm_start = file.string(), .warm_points = 3});
   EXPECT_EQ(second.told[0].size(), 1U + 3U);
+  std::set<std::vector<int64_t>> distinct;
+  for (size_t i = 1; i < second.told[0].size(); ++i) distinct.insert(second.told[0][i].kept);
+  EXPECT_EQ(distinct.size(), 3U);
   EXPECT_GE(after.info["best"]["value"].get<double>(), before.info["best"]["value"].get<double>());
+}
+
+TEST(SearchLoopUnit, WholeEvaluationsOfAnotherSearchComeBeforeParts) {
+  const TemporaryFolder folder;
+  std::vector<Trial> known(3);
+  for (size_t i = 0; i < known.size(); ++i) {
+    known[i].proposal = {.decision = Decision(4, 0.2 + 0.1 * static_cast<double>(i)),
+                         .fidelity = i == 1 ? 1 : 0.25};
+    known[i].kept = {static_cast<int64_t>(i), 1, 1, 1};
+    known[i].feasible = true;
+    known[i].samples = i == 1 ? 32 : 8;
+    known[i].value = i == 1 ? 0.5 : 0.9;
+  }
+  const auto file = folder.path() / "other.jsonl";
+  WriteJournal(file, {.fingerprint = "other", .batches = {known, known}});
+  Scripted proposer([](size_t groups, size_t) { return Equal(groups, 0.5); });
+  RunScript(proposer, {.evaluations = 9, .warm_start = file.string(), .warm_points = 2});
+  ASSERT_EQ(proposer.told[0].size(), 1U + 2U);
+  EXPECT_EQ(proposer.told[0][1].proposal.decision.front(), known[1].proposal.decision.front());
+  EXPECT_NE(proposer.told[0][2].proposal.decision.front(), known[1].proposal.decision.front());
 }
 
 TEST(SearchLoopUnit, ATornJournalLineIsForgottenAndADamagedOneIsAnError) {
@@ -165,6 +239,7 @@ TEST(SearchLoopUnit, ATornJournalLineIsForgottenAndADamagedOneIsAnError) {
   const SearchResult resumed = RunScript(again, {.evaluations = 10}, folder.path());
   EXPECT_EQ(resumed.selection, expected.selection);
   EXPECT_EQ(again.told.size(), whole.told.size());
+  EXPECT_GT(resumed.info["forwards"], expected.info["forwards"]) << "what was done twice counts";
 
   text = ReadFile(file);
   text.replace(text.find("\"kept\""), 6, "\"left\"");

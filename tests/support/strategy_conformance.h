@@ -6,6 +6,7 @@
 #include <string>
 
 #include "search/strategy.h"
+#include "tests/support/faulty_metric.h"
 #include "tests/support/tiny_environment.h"
 
 namespace espalier {
@@ -96,6 +97,45 @@ TEST_P(StrategyConformance, ContinuesIdenticallyAfterACrash) {
   const SearchResult resumed = RunOnce(tiny.Get(), 5, folder.path());
   EXPECT_EQ(resumed.selection, whole.selection);
   EXPECT_EQ(resumed.scores, whole.scores);
+}
+
+TEST_P(StrategyConformance, ContinuesIdenticallyAfterACrashInTheMiddleOfABatch) {
+  const TinyEnvironment tiny;
+  Environment environment = tiny.Get();
+  environment.task.metric = FaultyMetric::kName;
+  const SearchResult whole = RunOnce(environment, 5);
+  for (const int64_t fatal : {1, 2, 23, 60}) {  // evaluations
+    SCOPED_TRACE(fatal);
+    const TemporaryFolder folder;
+    try {
+      const FaultyMetric::Scope scope([&](int64_t call) {
+        if (call == fatal) throw Error(ErrorKind::kInternal, "made-up: killed");
+      });
+      RunOnce(environment, 5, folder.path());
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInternal) << error.what();
+    }
+    const SearchResult resumed = RunOnce(environment, 5, folder.path());
+    EXPECT_EQ(resumed.selection, whole.selection);
+    EXPECT_EQ(resumed.scores, whole.scores);
+  }
+}
+
+TEST_P(StrategyConformance, SurvivesFailedTrials) {
+  const TinyEnvironment tiny;
+  Environment environment = tiny.Get();
+  environment.task.metric = FaultyMetric::kName;
+  const std::pair<const char*, std::function<bool(int64_t)>> patterns[] = {
+      {"every fifth", [](int64_t call) { return call > 2 && call % 5 == 0; }},
+      {"a whole batch, and the next", [](int64_t call) { return call > 24 && call <= 38; }}};
+  for (const auto& [name, fails] : patterns) {
+    SCOPED_TRACE(name);
+    const FaultyMetric::Scope scope([&](int64_t call) {
+      if (fails(call)) throw std::runtime_error("made-up: an evaluation broke");
+    });
+    const SearchResult result = RunOnce(environment, 5);
+    EXPECT_TRUE(tiny.budget().Feasible(KeptCounts(result.selection)));
+  }
 }
 
 TEST_P(StrategyConformance, LeavesTheNetworkAsItWas) {

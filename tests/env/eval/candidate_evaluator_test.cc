@@ -169,7 +169,7 @@ TEST(CandidateEvaluatorProperty, PreparedCandidatesAreEvaluatedAsPrepared) {
   const Fixture fixture;
   const std::vector<Selection> candidates = {RandomHalf(fixture.space, 1),
                                              RandomHalf(fixture.space, 2)};
-  const auto recalibrate = [&](Network& network) {
+  const auto recalibrate = [&](Network& network, const Selection&) {
     Loader loader(fixture.splits.train(), {.batch_size = 10, .augment = false, .seed = 3});
     RecalibrateBatchNorm(network, loader, 2);
   };
@@ -179,12 +179,12 @@ TEST(CandidateEvaluatorProperty, PreparedCandidatesAreEvaluatedAsPrepared) {
   const auto scores = evaluator.Evaluate(candidates);
   for (size_t c = 0; c < candidates.size(); ++c) {
     Network cut = Cut(fixture.space.network(), MakePlan(fixture.space, candidates[c]));
-    recalibrate(cut);
+    recalibrate(cut, candidates[c]);
     EXPECT_DOUBLE_EQ(scores[c].value,
                      Evaluate(cut, fixture.splits.validation(), {}, {.fast = false}).value);
   }
   CandidateEvaluator breaks(fixture.space, fixture.set,
-                            {.workers = 1, .prepare = [](Network&) {
+                            {.workers = 1, .prepare = [](Network&, const Selection&) {
                                throw std::runtime_error("made-up: no statistics");
                              }});
   EXPECT_NE(breaks.Evaluate(candidates)[0].cause.find("no statistics"), std::string::npos);
@@ -210,8 +210,9 @@ struct FaultySet final : ComparisonSet {
   explicit FaultySet(const ComparisonSet& base) : inner(base) {}
   int64_t samples() const override { return inner.samples(); }
   std::vector<Tensor> Inputs(int64_t first, int64_t count) const override {
-    if (count > most)
+    if (count > most && device_like)
       throw c10::OutOfMemoryError({__func__, __FILE__, __LINE__}, "made-up: out of memory");
+    if (count > most) at::empty({int64_t{1} << 50});  // what the CPU's allocator throws
     return inner.Inputs(first, count);
   }
   Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
@@ -226,6 +227,7 @@ struct FaultySet final : ComparisonSet {
   }
   const ComparisonSet& inner;
   int64_t most = 1 << 20;
+  bool device_like = true;
   std::string fault;
   mutable std::vector<double> marks;
 };
@@ -259,15 +261,75 @@ TEST(CandidateEvaluatorUnit, HalvesTheBatchWhenMemoryIsShort) {
                                              RandomHalf(fixture.space, 2)};
   CandidateEvaluator plenty(fixture.space, fixture.set, {.batch_size = 90, .workers = 1});
   FaultySet set(fixture.set);
-  set.most = 12;
-  CandidateEvaluator short_of(fixture.space, set, {.batch_size = 90, .workers = 1});
-  const auto expected = plenty.Evaluate(candidates), found = short_of.Evaluate(candidates);
-  for (size_t c = 0; c < candidates.size(); ++c) {
-    EXPECT_FALSE(found[c].failed) << found[c].cause;
-    EXPECT_EQ(found[c].value, expected[c].value);
+  const auto expected = plenty.Evaluate(candidates);
+  for (const bool device_like : {true, false}) {
+    set.most = 12;
+    set.device_like = device_like;
+    CandidateEvaluator short_of(fixture.space, set, {.batch_size = 90, .workers = 1});
+    const auto found = short_of.Evaluate(candidates);
+    for (size_t c = 0; c < candidates.size(); ++c) {
+      EXPECT_FALSE(found[c].failed) << found[c].cause;
+      EXPECT_EQ(found[c].value, expected[c].value);
+    }
   }
   set.most = 0;
   EXPECT_THROW(CandidateEvaluator(fixture.space, set, {.workers = 1}).Evaluate(candidates), Error);
+}
+
+/// Samples that become harder for all, on which the first candidate that runs gains 1 more each.
+struct DriftingSet final : ComparisonSet {
+  explicit DriftingSet(const ComparisonSet& base) : inner(base) {}
+  int64_t samples() const override { return inner.samples(); }
+  std::vector<Tensor> Inputs(int64_t first, int64_t count) const override {
+    return inner.Inputs(first, count);
+  }
+  Tensor PerSample(const std::vector<Tensor>&, int64_t first, int64_t count) const override {
+    const double level = first > 0 || started++ == 0 ? 1 : 0;
+    return level - at::arange(first, first + count, at::kFloat);
+  }
+  const ComparisonSet& inner;
+  mutable int started = 0;
+};
+
+TEST(CandidateEvaluatorProperty, ADroppedCandidateGetsWhatIsToBeExpectedOnAllSamples) {
+  const Fixture fixture;
+  const DriftingSet set(fixture.set);
+  CandidateEvaluator evaluator(
+      fixture.space, set,
+      {.batch_size = 90, .workers = 1, .share_prefixes = false, .race = {.first = 30}});
+  const std::vector<Selection> candidates = {RandomHalf(fixture.space, 1),
+                                             RandomHalf(fixture.space, 2)};
+  const auto scores = evaluator.Evaluate(candidates);
+  EXPECT_TRUE(scores[1].dropped);
+  EXPECT_EQ(scores[1].samples, 30);
+  EXPECT_FLOAT_EQ(scores[0].value, 1 - 89 / 2.0);
+  EXPECT_FLOAT_EQ(scores[1].value, -89 / 2.0) << "not -29 / 2, its mean over the easy ones";
+}
+
+/// Fails on samples from the 60th on.
+struct LateFaultSet final : ComparisonSet {
+  explicit LateFaultSet(const ComparisonSet& base) : inner(base) {}
+  int64_t samples() const override { return inner.samples(); }
+  std::vector<Tensor> Inputs(int64_t first, int64_t count) const override {
+    return inner.Inputs(first, count);
+  }
+  Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first,
+                   int64_t count) const override {
+    if (first + count > 60) throw std::runtime_error("made-up: a bad sample");
+    return inner.PerSample(outputs, first, count);
+  }
+  const ComparisonSet& inner;
+};
+
+TEST(CandidateEvaluatorUnit, AFailureOnManySamplesSaysNothingOfFewer) {
+  const Fixture fixture;
+  const LateFaultSet set(fixture.set);
+  const std::vector<Selection> one = {RandomHalf(fixture.space, 1)};
+  CandidateEvaluator evaluator(fixture.space, set, {.batch_size = 30, .workers = 1}),
+      fresh(fixture.space, set, {.batch_size = 30, .workers = 1});
+  EXPECT_TRUE(evaluator.Evaluate(one).front().failed);
+  EXPECT_EQ(evaluator.Evaluate(one, 60).front().value, fresh.Evaluate(one, 60).front().value);
+  EXPECT_TRUE(evaluator.Evaluate(one).front().failed) << "still";
 }
 
 TEST(CandidateEvaluatorProperty, AnyMetricAgreesWithEvaluatingTheCutNetwork) {
