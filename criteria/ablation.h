@@ -7,13 +7,15 @@ namespace espalier {
 struct AblationConfig {};
 inline Schema Describe(AblationConfig&) { return {}; }
 
-/// The oracle: the exact increase of the loss over the calibration batches when the unit alone is
-/// masked where it is read.
+/// The oracle: the exact increase of what the task makes small (Calibration::objective) over the
+/// calibration batches when the unit alone is masked where it is read. No gradient is taken, so
+/// that tasks without labels measure their own distance from the uncut network.
 ///
-/// Source   the definition that gradient criteria approximate; for whole blocks Kim et al.,
-///          "Shortened LLaMA", arXiv:2402.02834 (see MaskedLosses).
-/// Units    of the loss; negative where the network is better without the unit; comparable across
-///          groups.
+/// Source   the definition that gradient criteria approximate; for residual branches ([space]
+///          depth) Kim et al., "Shortened LLaMA", arXiv:2402.02834, where the first and last few
+///          are protected (ScopeConfig::protect_first).
+/// Units    of the objective; negative where the network is better without the unit; comparable
+///          across groups.
 /// Cost     a forward for each unit and batch: the most expensive criterion there is.
 class Ablation final : public Criterion {
  public:
@@ -21,11 +23,5 @@ class Ablation final : public Criterion {
   Needs needs() const override { return {Need::kAblation}; }
   Tensor Score(const GroupView& group, uint64_t seed) const override;
 };
-
-/// The `count` blocks with the lowest scores, lowest first; the first and last few are protected.
-///
-/// Source   arXiv:2402.02834: "+" criteria never take the first 4 and the last 2 blocks.
-std::vector<int64_t> LowestBlocks(const std::vector<double>& scores, int64_t count,
-                                  int64_t protect_first, int64_t protect_last);
 
 }  // namespace espalier

@@ -17,4 +17,10 @@ std::vector<std::vector<int64_t>> ColumnsByUnit(const UnitLayout& layout, const 
   return columns;
 }
 
+Tensor WeightedEnergy(const GroupView::Slice& slice) {
+  const Tensor weight = slice.weight.to(at::kCPU, at::kDouble);
+  const Tensor rows = weight.reshape({weight.size(0), -1});
+  return slice.layout.Sum((rows.square() * slice.gram->diagonal).reshape(weight.sizes()));
+}
+
 }  // namespace espalier

@@ -16,4 +16,7 @@ inline bool HasGram(const GroupView::Slice& slice) {
          slice.layout.member().axis == 1 && slice.layout.member().blocks == 1;
 }
 
+/// sum over rows o and the unit's columns j of w_oj^2 E x_j^2: [units] float64, CPU.
+Tensor WeightedEnergy(const GroupView::Slice& slice);
+
 }  // namespace espalier

@@ -11,11 +11,11 @@ namespace espalier {
 namespace {
 
 [[noreturn]] void ThrowNeeds(const Needs& needs, const Statistics* statistics) {
-  std::string missing;
+  Needs missing;
   for (const Need need : needs)
-    if (!statistics || !statistics->collected.contains(need))
-      missing += Str(missing.empty() ? "" : ", ", NeedName(need));
-  throw Error(ErrorKind::kConfig, Str("the criterion needs data (", missing, " statistics)"),
+    if (!statistics || !statistics->collected.contains(need)) missing.insert(need);
+  throw Error(ErrorKind::kConfig,
+              Str("the criterion needs data (", NeedsText(missing), " statistics)"),
               "choose a criterion with the fact \"data-free\", or one strategy that calibrates: "
               "`espalier list strategies ranking`");
 }
@@ -24,6 +24,28 @@ namespace {
 
 std::unique_ptr<Criterion> MakeCriterion(const std::string& text) {
   return CreateFromCall<Criterion>("criterion", text);
+}
+
+NeedsSheet NeedsOf(const std::string& name) {
+  NeedsSheet sheet{.defaults = MakeCriterion(name)->needs(), .with = {}};
+  const auto ask = [&](const std::string& option) {
+    const Needs needs = MakeCriterion(Str(name, "(", option, ")"))->needs();
+    if (needs != sheet.defaults) sheet.with.push_back({option, needs});
+  };
+  Registry<Criterion>::Global().Get("criterion", name).describe([&](const Schema& schema) {
+    for (const Field& field : schema.fields()) {
+      for (const std::string& choice : field.choices) ask(Str(field.name, "=", choice));
+      if (std::holds_alternative<bool*>(field.target))
+        for (const char* value : {"true", "false"}) ask(Str(field.name, "=", value));
+    }
+  });
+  return sheet;
+}
+
+std::string NeedsText(const Needs& needs) {
+  std::string text;
+  for (const Need need : needs) text += Str(text.empty() ? "" : ", ", NeedName(need));
+  return text.empty() ? "none" : text;
 }
 
 std::vector<std::vector<double>> ScoreGroups(const Criterion& criterion, const Space& space,

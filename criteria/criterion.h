@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "criteria/group_view.h"
@@ -26,6 +29,16 @@ class Criterion {
   virtual ~Criterion() = default;
   /// What has to be collected first; empty: the weights are enough.
   virtual Needs needs() const { return {}; }
+  /// Sets what a collection has to know beyond them.
+  virtual void Adjust(Calibration& /*calibration*/) const {}
+  /// Itself with options that were found by trying them on the network; null = there are none to
+  /// find. report: what was found, for the record.
+  using Report = std::function<void(std::string_view name, double value)>;
+  virtual std::unique_ptr<Criterion> Tuned(const Space& /*space*/, const ParameterStore& /*store*/,
+                                           const Calibration& /*calibration*/,
+                                           const Report& /*report*/) const {
+    return nullptr;
+  }
   virtual Tensor Score(const GroupView& group, uint64_t seed) const = 0;
 };
 
@@ -39,6 +52,14 @@ inline constexpr const char* kAcrossGroups = "comparable across groups";
 /// "l2_norm(p = 3)". Strings need no quotes.
 /// Errors: kConfig naming the criterion or option that is unknown, with the nearest one.
 std::unique_ptr<Criterion> MakeCriterion(const std::string& text);
+
+/// What a registered criterion needs, asked of the criterion itself.
+struct NeedsSheet {
+  Needs defaults;                                   ///< with all options left alone
+  std::vector<std::pair<std::string, Needs>> with;  ///< "mode=mixed": where one option changes it
+};
+NeedsSheet NeedsOf(const std::string& name);
+std::string NeedsText(const Needs& needs);  ///< "gradient, gram"; "none"
 
 /// scores[group][unit], as SelectTop takes them.
 /// Errors: kConfig when the criterion needs statistics that were not collected; kModel naming group

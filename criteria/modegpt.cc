@@ -11,6 +11,7 @@ Schema Describe(ModegptConfig& config) {
   Schema schema;
   schema.Add("ridge", &config.ridge, "of the leverages, relative to the mean diagonal",
              RealRange{.low = 0, .open_low = true});
+  schema.Add("reduce", &config.reduce, "how several consumers become one", kReduceNames);
   return schema;
 }
 
@@ -29,26 +30,27 @@ Tensor Modegpt::Leverages(const GroupView& group, const GroupView::Slice& slice)
 
 Tensor Modegpt::Score(const GroupView& group, uint64_t /*seed*/) const {
   ESPALIER_CHECK(group.units > 0 && !group.slices.empty(), "group '", group.name, "' is empty");
-  Tensor sum;
-  const auto add = [&](const Tensor& scores) { sum = sum.defined() ? sum + scores : scores; };
+  const Reduce reduce = ParseReduce(config_.reduce);
+  std::vector<Tensor> consumers;                     // [consumers][units]
   for (const GroupView::Read& read : group.reads) {  // type II
     const ReadStatistics& found = *read.statistics;
     if (!found.partner_energy.defined()) continue;
-    add(read.Sum(CrScores(found.energy, found.partner_energy).square()));
+    consumers.push_back(read.Sum(CrScores(found.energy, found.partner_energy).square()));
   }
-  if (sum.defined()) return sum.sqrt();
+  if (!consumers.empty()) return ReduceMembers(consumers, reduce).sqrt();
   for (const GroupView::Slice& slice : group.slices)  // type I
-    if (HasGram(slice)) add(Leverages(group, slice));
-  if (sum.defined()) return sum;
+    if (HasGram(slice)) consumers.push_back(Leverages(group, slice));
+  if (!consumers.empty()) return ReduceMembers(consumers, reduce);
   for (const GroupView::Read& read : group.reads) {
     if (!read.statistics->energy.defined()) continue;
     const Tensor energy = read.Sum(read.statistics->energy);
-    add(energy / (energy + config_.ridge * energy.mean()).clamp_min(1e-300));  // 0 / 0 is 0
+    const Tensor ridged = energy + config_.ridge * energy.mean();
+    consumers.push_back(energy / ridged.clamp_min(1e-300));  // 0 / 0 is 0
   }
-  if (!sum.defined())
+  if (consumers.empty())
     throw Error(ErrorKind::kModel, Str("group '", group.name, "': no activation carries its units"),
                 "choose a criterion on weights, or exclude the layer: space.exclude");
-  return sum;
+  return ReduceMembers(consumers, reduce);
 }
 
 ESPALIER_REGISTER_CRITERION(Modegpt, ModegptConfig,

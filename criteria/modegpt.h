@@ -1,11 +1,12 @@
 #pragma once
 
-#include "criteria/criterion.h"
+#include "criteria/members.h"
 
 namespace espalier {
 
 struct ModegptConfig {
-  double ridge = 0.01;  ///< lambda relative to the mean diagonal of C; > 0
+  double ridge = 0.01;         ///< lambda relative to the mean diagonal of C; > 0
+  std::string reduce = "sum";  ///< over the group's consumers; of type II of the squares
 };
 Schema Describe(ModegptConfig& config);
 

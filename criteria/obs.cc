@@ -11,15 +11,18 @@ Schema Describe(ObsConfig& config) {
   Schema schema;
   schema.Add("damping", &config.damping, "of H, relative to its mean diagonal",
              RealRange{.low = 0, .open_low = true});
+  schema.Add("reduce", &config.reduce, "how several consumers become one", kReduceNames);
+  schema.Add("joint", &config.joint,
+             "the columns of a unit go together; false: each for itself, added up");
   return schema;
 }
 
 Tensor Obs::ScoreSlice(const GroupView& group, const GroupView::Slice& slice) const {
+  if (!slice.gram->gram.defined()) return WeightedEnergy(slice);  // w^2 H_jj / 2
   const Tensor weight = slice.weight.to(at::kCPU, at::kDouble);
-  const Tensor rows = weight.reshape({weight.size(0), -1});
-  if (!slice.gram->gram.defined())  // sum over rows and columns of w^2 H_jj / 2
-    return slice.layout.Sum((rows.square() * slice.gram->diagonal).reshape(weight.sizes()));
+  const Tensor rows = WithoutDeadColumns(weight.reshape({weight.size(0), -1}), slice.gram->gram);
   const Tensor inverse = InverseOf(Damp(2 * slice.gram->gram, config_.damping));
+  if (!config_.joint) return slice.layout.Sum(RemovalCosts(rows, inverse).reshape(weight.sizes()));
   const auto columns = ColumnsByUnit(slice.layout, weight);
   std::vector<double> scores;
   for (int64_t unit = 0; unit < group.units; ++unit)
@@ -29,22 +32,16 @@ Tensor Obs::ScoreSlice(const GroupView& group, const GroupView::Slice& slice) co
 
 Tensor Obs::Score(const GroupView& group, uint64_t /*seed*/) const {
   ESPALIER_CHECK(group.units > 0 && !group.slices.empty(), "group '", group.name, "' is empty");
-  Tensor sum;
-  for (const GroupView::Slice& slice : group.slices) {
-    if (!HasGram(slice)) continue;
-    const Tensor scores = ScoreSlice(group, slice);
-    sum = sum.defined() ? sum + scores : scores;
-  }
-  if (sum.defined()) return sum;
-  for (const GroupView::Read& read : group.reads) {  // w = 1 for each unit alone: H_uu / 2
-    if (!read.statistics->energy.defined()) continue;
-    const Tensor energies = read.Sum(read.statistics->energy);
-    sum = sum.defined() ? sum + energies : energies;
-  }
-  if (!sum.defined())
+  std::vector<Tensor> consumers;  // [consumers][units]
+  for (const GroupView::Slice& slice : group.slices)
+    if (HasGram(slice)) consumers.push_back(ScoreSlice(group, slice));
+  if (consumers.empty())
+    for (const GroupView::Read& read : group.reads)  // w = 1 for each unit alone: H_uu / 2
+      if (read.statistics->energy.defined()) consumers.push_back(read.Sum(read.statistics->energy));
+  if (consumers.empty())
     throw Error(ErrorKind::kModel, Str("group '", group.name, "': no activation carries its units"),
                 "choose a criterion on weights, or exclude the layer: space.exclude");
-  return sum;
+  return ReduceMembers(consumers, ParseReduce(config_.reduce));
 }
 
 ESPALIER_REGISTER_CRITERION(Obs, ObsConfig,

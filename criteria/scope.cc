@@ -26,7 +26,59 @@ Decision RatiosOf(const std::vector<int64_t>& kept, const std::vector<int64_t>& 
   return ratios;
 }
 
-Ranking FitToBudget(const CostModel& cost, const Budget& budget, const Allocator& allocate) {
+/// Residual branches that stay whatever they score.
+class ProtectedBranches {
+ public:
+  ProtectedBranches(const Space& space, const ScopeConfig& config)
+      : config_(config), is_branch_(space.groups().size()), stays_(space.groups().size()) {
+    const auto& branches = space.branches();  // in the order of the network
+    const int64_t count = std::ssize(branches), last = count - config.protect_last;
+    if (config.protect_first > last && any())
+      throw Error(ErrorKind::kConfig,
+                  Str("protect_first = ", config.protect_first, ", protect_last = ",
+                      config.protect_last, ": the space has ", count, " residual branches"),
+                  count == 0 ? "branches are units with space.depth = true" : "protect fewer");
+    for (int64_t branch = 0; branch < count; ++branch) {
+      const auto group = static_cast<size_t>(branches[static_cast<size_t>(branch)].group);
+      is_branch_[group] = true;
+      stays_[group] = branch < config.protect_first || branch >= last;
+    }
+  }
+
+  bool any() const { return config_.protect_first + config_.protect_last > 0; }
+  void RankFirst(Scores& scores) const {
+    for (size_t g = 0; g < scores.size(); ++g)
+      if (stays_[g]) scores[g].assign(scores[g].size(), std::numeric_limits<double>::max());
+  }
+  /// A budget takes the branches of the least ratio first: the others get less, but stay as well.
+  Decision Prefer(Decision ratios) const {
+    constexpr double kStaysToo = 0.9;
+    for (size_t g = 0; g < ratios.size() && any(); ++g) {
+      if (stays_[g])
+        ratios[g] = 1;
+      else if (is_branch_[g])
+        ratios[g] = std::min(ratios[g], kStaysToo);
+    }
+    return ratios;
+  }
+  Ranking Checked(Ranking ranking) const {
+    for (size_t g = 0; g < stays_.size(); ++g)
+      if (stays_[g] && ranking.kept[g] == 0)
+        throw Error(ErrorKind::kBudget,
+                    Str("the budget cannot be met with the first ", config_.protect_first,
+                        " and the last ", config_.protect_last, " residual branches kept"),
+                    "raise the bounds, or protect fewer");
+    return ranking;
+  }
+
+ private:
+  const ScopeConfig& config_;
+  std::vector<bool> is_branch_, stays_;
+};
+
+Ranking FitToBudget(const CostModel& cost, const Budget& budget, const ProtectedBranches& branches,
+                    const Allocator& ratios_at) {
+  const Allocator allocate = [&](double share) { return branches.Prefer(ratios_at(share)); };
   Ranking ranking;
   double low = 0, high = 1;
   if (budget.bounds().empty() || budget.Feasible(budget.Nearest(allocate(1)))) {
@@ -39,8 +91,10 @@ Ranking FitToBudget(const CostModel& cost, const Budget& budget, const Allocator
   }
   ranking.share = low;
   const std::vector<int64_t> kept = budget.Nearest(allocate(low));
-  ranking.kept = budget.bounds().empty() ? kept : budget.Project(RatiosOf(kept, cost.units()));
-  return ranking;
+  ranking.kept = budget.bounds().empty()
+                     ? kept
+                     : budget.Project(branches.Prefer(RatiosOf(kept, cost.units())));
+  return branches.Checked(std::move(ranking));
 }
 
 /// The groups of each class's units, best unit first.
@@ -170,6 +224,10 @@ void AddScopeFields(Schema& schema, ScopeConfig& config) {
   schema.Add("epsilon", &config.epsilon,
              "of entropy_softmax: small concentrates on the groups with the lowest scores",
              RealRange{.low = 0, .open_low = true});
+  schema.Add("protect_first", &config.protect_first,
+             "residual branches at the start that stay whatever their score (space.depth)",
+             {.low = 0});
+  schema.Add("protect_last", &config.protect_last, "the same at the end", {.low = 0});
 }
 
 Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget& budget,
@@ -180,12 +238,15 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
   for (const auto& group : given)
     scores.push_back(Normalise(group, normaliser, config.sentinel_quantile));
   const auto& units = cost.units();
+  const ProtectedBranches branches(space, config);
   if (scope == Scope::kLocal) {
     const Decision all(units.size(), 1.0);  // projection finds the common factor
-    return {.kept = budget.Project(all), .share = 1, .classes = static_cast<int64_t>(units.size())};
+    return branches.Checked({.kept = budget.Project(branches.Prefer(all)),
+                             .share = 1,
+                             .classes = static_cast<int64_t>(units.size())});
   }
   if (scope == Scope::kEntropySoftmax)
-    return FitToBudget(cost, budget, [&](double share) {
+    return FitToBudget(cost, budget, branches, [&](double share) {
       return EntropyDecision(scores, units, share, config.epsilon);
     });
   std::vector<int64_t> classes(units.size(), 0);
@@ -204,8 +265,9 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
         // A unit that saves nothing is not worth removing.
         score = costs[g] > 0 ? score / costs[g] : std::numeric_limits<double>::max();
   }
+  branches.RankFirst(scores);
   const Ranked ranked = RankUnits(scores, classes);
-  Ranking ranking = FitToBudget(cost, budget, [&](double share) {
+  Ranking ranking = FitToBudget(cost, budget, branches, [&](double share) {
     return RatiosOf(CountsOf(ranked, cost.least(), share), units);
   });
   ranking.classes = count;

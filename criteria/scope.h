@@ -61,12 +61,17 @@ struct ScopeConfig {
   std::string normaliser = "none";  ///< applied to each group's scores first
   double sentinel_quantile = 0.5;   ///< of the sentinel normaliser; in [0, 1]
   double epsilon = 0.1;             ///< of entropy_softmax, in units of the normalised scores; > 0
+  /// Residual branches ([space] depth) at either end of the network that stay whatever their score.
+  /// arXiv:2402.02834 protects 4 and 2 blocks: scores can call the fatal first block the least
+  /// important one. A transformer's block has two branches.
+  int64_t protect_first = 0, protect_last = 0;
 };
 void AddScopeFields(Schema& schema, ScopeConfig& config);
 
 /// Kept units of each group under a budget: the largest share that holds every bound, found by
 /// bisection with the exact cost model; Budget::Project fills what rounding leaves.
-/// Errors: kConfig for an unknown scope or normaliser.
+/// Errors: kConfig for an unknown scope or normaliser, and for more protected branches than there
+/// are; kBudget when it cannot be met without one of them.
 struct Ranking {
   std::vector<int64_t> kept;  ///< [groups]
   double share = 1;           ///< of the ranking, before the last repair

@@ -12,7 +12,7 @@ namespace {
 
 Tensor Cholesky(const Tensor& matrix) {
   const auto [factor, info] = at::linalg_cholesky_ex(matrix.to(at::kDouble));
-  if (info.item<int>() != 0)
+  if (info.ne(0).any().item<bool>())
     throw Error(ErrorKind::kModel,
                 Str("a matrix of second moments ", matrix.sizes(), " is not positive definite"),
                 "raise the damping, or calibrate with more batches");
@@ -31,6 +31,10 @@ Tensor Damp(const Tensor& hessian, double damping) {
   return damped;
 }
 
+Tensor WithoutDeadColumns(const Tensor& w, const Tensor& hessian) {
+  return w.masked_fill(hessian.diagonal().eq(0), 0);
+}
+
 Tensor InverseOf(const Tensor& hessian) { return at::cholesky_inverse(Cholesky(hessian)); }
 
 Tensor UpperFactor(const Tensor& hessian) { return Cholesky(InverseOf(hessian)).t().contiguous(); }
@@ -45,7 +49,7 @@ double RemovalCost(const Tensor& w, const Tensor& inverse, const std::vector<int
 }
 
 Tensor RemovalCosts(const Tensor& w, const Tensor& inverse) {
-  return w.to(at::kDouble).square() / (2 * inverse.diagonal());
+  return w.to(at::kDouble).square() / (2 * inverse.diagonal(0, -2, -1));
 }
 
 Tensor RemoveWeights(const Tensor& w, const Tensor& inverse, const std::vector<int64_t>& removed,
@@ -71,6 +75,14 @@ Tensor BlockFisherInverse(const Tensor& gradients, double damping) {
     p = p - at::outer(pg, pg) / (m + at::dot(rows[s], pg));
   }
   return p;
+}
+
+Tensor InBlocks(const Tensor& rows, int64_t block) {
+  ESPALIER_CHECK(rows.dim() == 2 && block > 0, rows.sizes(), " in blocks of ", block);
+  const int64_t columns = rows.size(1), size = std::max<int64_t>(1, std::min(block, columns));
+  const int64_t missing = (size - columns % size) % size;
+  return (missing == 0 ? rows : at::constant_pad_nd(rows, {0, missing}))
+      .reshape({rows.size(0), -1, size});
 }
 
 SparseGptResult SparseGpt(const Tensor& w, const Tensor& upper, const Tensor& mask,

@@ -12,7 +12,10 @@ namespace espalier {
 /// H + damping * mean(diag H) * I; columns that nothing reaches (H_jj = 0) get H_jj = 1 first.
 /// Source: Frantar, Alistarh, "SparseGPT", arXiv:2301.00774, and its released code.
 Tensor Damp(const Tensor& hessian, double damping);
-/// P of a positive definite H. Errors: kModel when it is not.
+/// w with 0 in the columns that nothing reaches (H_jj = 0): they are free to remove.
+/// Source: as Damp.
+Tensor WithoutDeadColumns(const Tensor& w, const Tensor& hessian);
+/// P of a positive definite H, or of each of a batch [..., K, K]. Errors: kModel when it is not.
 Tensor InverseOf(const Tensor& hessian);
 /// Upper triangular U with H^-1 = U^T U.
 Tensor UpperFactor(const Tensor& hessian);
@@ -22,7 +25,7 @@ Tensor UpperFactor(const Tensor& hessian);
 /// Source: Kurtic et al., arXiv:2203.07259; Hassibi, Stork, "Optimal Brain Surgeon", NIPS
 /// 1992.
 double RemovalCost(const Tensor& w, const Tensor& inverse, const std::vector<int64_t>& removed);
-/// Each weight alone: w_q^2 / (2 P_qq). Shape of w.
+/// Each weight alone: w_q^2 / (2 P_qq). Shape of w; also for a batch, w: [..., K], P: [..., K, K].
 Tensor RemovalCosts(const Tensor& w, const Tensor& inverse);
 /// The weights afterwards: w - w_Q (P_QQ)^-1 P_Q:, exact zeros at `removed`; unchanged, bit for
 /// bit, when nothing is removed. joint = false adds up the updates of single weights instead, as
@@ -31,8 +34,12 @@ Tensor RemoveWeights(const Tensor& w, const Tensor& inverse, const std::vector<i
                      bool joint = true);
 
 /// Inverse of damping * I + (1/m) G^T G by m rank-1 updates. gradients G: [m, B] -> [B, B].
-/// Source: arXiv:2004.14340: P <- P - (P g)(P g)^T / (m + g^T P g), P_0 = I / damping.
+/// Source: arXiv:2004.14340: P <- P - (P g)(P g)^T / (m + g^T P g), P_0 = I / damping. The plain
+/// reference of what wood_fisher gets from the mean of g g^T and InverseOf.
 Tensor BlockFisherInverse(const Tensor& gradients, double damping);
+/// Rows cut into blocks of `block`, or of all columns when these are fewer, zeros behind the last:
+/// rows [units, K] -> [units, blocks, block].
+Tensor InBlocks(const Tensor& rows, int64_t block);
 
 /// One layer pruned column by column, the error of each column moved to those right of it.
 ///

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "criteria/sample_gradients.h"
-#include "criteria/unit_layout.h"
+#include "criteria/gradient_collector.h"
 #include "criteria/value_collectors.h"
 #include "env/base/error.h"
 #include "env/graph/executor.h"
@@ -44,118 +43,6 @@ void ThrowIfStopped(const Calibration& calibration) {
                 "run the same command again to start them over");
 }
 
-/// Sums over steps (batches or samples) of what the gradients of the grouped parameters say.
-class GradientCollector {
- public:
-  GradientCollector(const Space& space, const ParameterStore& store) : space_(space) {
-    for (const Group& group : space.groups()) {
-      products_.emplace_back(group.members.size());
-      for (const Member& member : group.members)
-        if (store.Kind(member.parameter) == StoreKind::kParameter &&
-            store.Get(member.parameter).is_floating_point())
-          sums_.try_emplace(member.parameter);
-    }
-    for (auto& [name, sum] : sums_) {
-      sum.weight = store.Get(name).set_requires_grad(true);
-      leaves_[name] = sum.weight;
-    }
-  }
-
-  const std::map<std::string, Tensor>& leaves() const { return leaves_; }
-
-  /// Of one or more batches or samples. `fisher`: also their squares.
-  void Take(const internal::Gradients& gradients, bool fisher) {
-    const at::NoGradGuard no_grad;
-    const int64_t count = gradients.begin()->second.size(0);
-    steps_ += count;
-    std::map<std::string, Tensor> products;  // w g, [count, ...] contiguous
-    for (auto& [name, sum] : sums_) {
-      const Tensor& gradient = gradients.at(name);
-      const Tensor product = sum.weight.detach() * gradient;
-      const auto add = [](Tensor& total, const Tensor& part) {
-        if (total.defined())
-          total.add_(part);
-        else
-          total = part.clone();
-      };
-      add(sum.gradient, count == 1 ? gradient.squeeze(0) : gradient.sum(0));
-      add(sum.abs_product, at::linalg_vector_norm(product, 1, 0));  // in one pass
-      if (fisher) add(sum.fisher, gradient.square().sum(0));
-      products[name] = product.to(at::kCPU).contiguous();
-    }
-    for (size_t g = 0; g < products_.size(); ++g) {
-      const Group& group = space_.groups()[g];
-      for (size_t m = 0; m < products_[g].size(); ++m) {
-        const auto product = products.find(group.members[m].parameter);
-        if (product == products.end()) continue;
-        const UnitLayout layout(group, group.members[m]);
-        auto& [absolute, square] = products_[g][m];
-        for (int64_t i = 0; i < count; ++i) {
-          const Tensor u = layout.Sum(product->second[i]);
-          absolute = absolute.defined() ? absolute + u.abs() : u.abs();
-          square = square.defined() ? square + u.square() : u.square();
-        }
-      }
-    }
-  }
-
-  void FinishBatches(Statistics& statistics) {
-    for (auto& [name, sum] : sums_) {
-      ParameterStatistics& found = statistics.parameters[name];
-      found.gradient = Mean(sum.gradient);
-      found.abs_product = Mean(sum.abs_product);
-    }
-    Finish(statistics, [](ProductStatistics& found, const Tensor& absolute, const Tensor& square) {
-      found.absolute = absolute;
-      found.square = square;
-    });
-  }
-
-  void FinishSamples(Statistics& statistics) {
-    statistics.samples = steps_;
-    for (auto& [name, sum] : sums_) {
-      ParameterStatistics& found = statistics.parameters[name];
-      found.sample_abs_product = Mean(sum.abs_product);
-      found.fisher = Mean(sum.fisher);
-      if (!found.gradient.defined()) found.gradient = Mean(sum.gradient);
-    }
-    Finish(statistics, [](ProductStatistics& found, const Tensor& absolute, const Tensor& square) {
-      found.sample_absolute = absolute;
-      found.sample_square = square;
-    });
-  }
-
- private:
-  struct Sum {
-    Tensor weight{};  // leaf
-    Tensor gradient{}, abs_product{}, fisher{};
-  };
-
-  Tensor Mean(const Tensor& sum) const {
-    return (sum / static_cast<double>(steps_)).to(at::kCPU, at::kFloat).contiguous();
-  }
-
-  template <typename Store>
-  void Finish(Statistics& statistics, Store store) const {
-    statistics.products.resize(products_.size());
-    for (size_t g = 0; g < products_.size(); ++g) {
-      statistics.products[g].resize(products_[g].size());
-      for (size_t m = 0; m < products_[g].size(); ++m) {
-        const auto& [absolute, square] = products_[g][m];
-        if (!absolute.defined()) continue;
-        const auto steps = static_cast<double>(steps_);
-        store(statistics.products[g][m], absolute / steps, square / steps);
-      }
-    }
-  }
-
-  const Space& space_;
-  std::map<std::string, Sum> sums_;                               // by canonical name
-  std::map<std::string, Tensor> leaves_;                          // the weights of sums_
-  std::vector<std::vector<std::pair<Tensor, Tensor>>> products_;  // [group][member]: |u|, u^2
-  int64_t steps_ = 0;
-};
-
 }  // namespace
 
 const char* NeedName(Need need) {
@@ -166,10 +53,18 @@ const char* NeedName(Need need) {
       return "rank";
     case Need::kGram:
       return "gram";
+    case Need::kGramDiagonal:
+      return "gram diagonal";
     case Need::kGradient:
       return "gradient";
     case Need::kSampleGradient:
       return "sample gradient";
+    case Need::kSampleExpansion:
+      return "sample expansion";
+    case Need::kBlockProducts:
+      return "block products";
+    case Need::kFisherBlocks:
+      return "Fisher blocks";
     case Need::kAblation:
       return "ablation";
   }
@@ -210,19 +105,22 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
   ESPALIER_CHECK(calibration.batches > 0 && calibration.get && calibration.loss,
                  "statistics need calibration batches and a loss");
   const bool by_batch = needs.contains(Need::kGradient);
-  const bool by_sample = needs.contains(Need::kSampleGradient);
-  const bool values =
-      needs.contains(Need::kForward) || needs.contains(Need::kRank) || needs.contains(Need::kGram);
+  const bool by_sample =
+      needs.contains(Need::kSampleGradient) || needs.contains(Need::kSampleExpansion) ||
+      needs.contains(Need::kBlockProducts) || needs.contains(Need::kFisherBlocks);
+  const bool moments = needs.contains(Need::kGram) || needs.contains(Need::kGramDiagonal);
+  if (moments) statistics.collected.insert(Need::kGramDiagonal);
+  const bool values = moments || needs.contains(Need::kForward) || needs.contains(Need::kRank);
   ParameterStore store = WorkingStore(given, calibration.device);
-  std::optional<GradientCollector> batches, samples;
-  if (by_batch) batches.emplace(space, store);
-  if (by_sample) samples.emplace(space, store);
+  std::optional<internal::GradientCollector> batches, samples;
+  if (by_batch) batches.emplace(space, store, Needs{}, calibration);
+  if (by_sample) samples.emplace(space, store, needs, calibration);
   internal::ReadCollector reads(space, needs, calibration);
   std::optional<internal::GramCollector> grams;
   std::vector<Tap> taps;
   reads.AddTaps(taps);
-  if (needs.contains(Need::kGram)) {
-    grams.emplace(space, store, calibration);
+  if (moments) {
+    grams.emplace(space, store, needs, calibration);
     grams->AddTaps(taps);
   }
   const Executor executor(space.network().graph);
@@ -241,7 +139,7 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
         const Tensor loss = calibration.loss(outputs, batch);
         statistics.loss += LossValue(loss, b);
         loss.backward();
-        batches->Take(internal::TakeGradients(batches->leaves()), /*fisher=*/false);
+        batches->TakeBatch(internal::TakeGradients(batches->leaves()));
       }
     }
     if (by_sample && statistics.samples < calibration.max_samples) {
@@ -253,7 +151,7 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
             LossValue(loss, b);
             return loss;
           },
-          [&](const internal::Gradients& gradients) { samples->Take(gradients, /*fisher=*/true); });
+          [&](const internal::Gradients& gradients) { samples->TakeSamples(gradients); });
       statistics.samples += count;
     }
     if (calibration.progress) calibration.progress(b + 1, calibration.batches);
@@ -281,8 +179,15 @@ std::vector<double> MaskedLosses(const Space& space, const ParameterStore& given
   const Executor executor(space.network().graph);
   const Binding binding = executor.Bind(store);
   std::vector<Batch> batches;
-  for (int64_t b = 0; b < calibration.batches; ++b)
+  std::vector<BatchLoss> objectives;
+  for (int64_t b = 0; b < calibration.batches; ++b) {
     batches.push_back(OnDevice(calibration.get(b), calibration.device));
+    objectives.push_back(calibration.objective ? calibration.objective(batches.back())
+                                               : [&loss = calibration.loss, batch = batches.back()](
+                                                     const std::vector<Tensor>& outputs) {
+                                                   return loss(outputs, batch);
+                                                 });
+  }
   std::vector<double> losses;
   for (const std::vector<int64_t>& set : sets) {
     ThrowIfStopped(calibration);
@@ -297,9 +202,8 @@ std::vector<double> MaskedLosses(const Space& space, const ParameterStore& given
         }
     double sum = 0;
     for (size_t b = 0; b < batches.size(); ++b)
-      sum += LossValue(
-          calibration.loss(executor.Run(binding, batches[b].inputs, {.gates = gates}), batches[b]),
-          static_cast<int64_t>(b));
+      sum += LossValue(objectives[b](executor.Run(binding, batches[b].inputs, {.gates = gates})),
+                       static_cast<int64_t>(b));
     losses.push_back(sum / static_cast<double>(batches.size()));
     if (calibration.progress)
       calibration.progress(static_cast<int64_t>(losses.size()), static_cast<int64_t>(sets.size()));

@@ -16,12 +16,16 @@ namespace espalier {
 
 /// What a criterion wants to know beyond the weights.
 enum class Need {
-  kForward,         ///< moments of the values where units are read
-  kRank,            ///< ranks of feature maps where units are read
-  kGram,            ///< second moments of what each consumer's weights multiply
-  kGradient,        ///< gradients of the loss, batch by batch
-  kSampleGradient,  ///< gradients of the loss, sample by sample
-  kAblation,        ///< the loss with each unit masked: the oracle
+  kForward,          ///< moments of the values where units are read
+  kRank,             ///< ranks of feature maps where units are read
+  kGram,             ///< second moments of what each consumer's weights multiply
+  kGramDiagonal,     ///< of those only the diagonal; kGram brings it along
+  kGradient,         ///< gradients of the loss, batch by batch
+  kSampleGradient,   ///< gradients of the loss, sample by sample
+  kSampleExpansion,  ///< two terms of each sample's expansion, in those gradients
+  kBlockProducts,    ///< sample by sample, for blocks of each unit's weights
+  kFisherBlocks,     ///< the empirical Fisher matrix of each block; takes memory
+  kAblation,         ///< the loss with each unit masked: the oracle
 };
 using Needs = std::set<Need>;
 const char* NeedName(Need need);  ///< "forward", "sample gradient", ...
@@ -29,6 +33,8 @@ const char* NeedName(Need need);  ///< "forward", "sample gradient", ...
 /// The loss of a batch, a mean over its samples: outputs of the network, batch -> [] .
 using CalibrationLoss =
     std::function<Tensor(const std::vector<Tensor>& outputs, const Batch& batch)>;
+/// The same of one batch, which it keeps.
+using BatchLoss = std::function<Tensor(const std::vector<Tensor>& outputs)>;
 /// Of the first output, [B, classes] or [B, T, classes]; first target [B] or [B, T] int64.
 Tensor CrossEntropy(const std::vector<Tensor>& outputs, const Batch& batch);
 
@@ -37,10 +43,15 @@ struct Calibration {
   int64_t batches = 0;
   std::function<Batch(int64_t batch)> get;  ///< the same batch for the same number
   CalibrationLoss loss = CrossEntropy;
+  /// What is measured where no gradient is taken (ablation), made once for each batch; empty: loss.
+  /// They differ where the task has no gradient at the uncut network.
+  std::function<BatchLoss(const Batch& batch)> objective{};
   int64_t max_samples = 256;  ///< of the sample gradients: the first ones of the batches
   int64_t max_gram = 4608;    ///< consumers with more columns keep the diagonal only
   int64_t max_gram_bytes = int64_t{2} << 30;  ///< of all Grams; the widest keep the diagonal only
-  int64_t max_rank_samples = 32;              ///< of each batch, for the ranks of feature maps
+  int64_t fisher_block = 128;  ///< most weights of a block: larger units are split and summed
+  int64_t max_fisher_bytes = int64_t{4} << 30;  ///< of all Fisher blocks; more is an error
+  int64_t max_rank_samples = 32;                ///< of each batch, for the ranks of feature maps
   at::Device device = at::kCPU;
   std::function<bool()> stop{};  ///< asked between batches; may be empty
   std::function<void(int64_t done, int64_t total)> progress{};  ///< batches; may be empty
@@ -51,16 +62,21 @@ Calibration CalibrationOf(std::vector<Batch> batches);
 /// Statistics of one parameter: whole tensors in its shape, float32, CPU. Undefined = not
 /// collected.
 struct ParameterStatistics {
-  Tensor gradient{};            ///< mean over batches of g
-  Tensor abs_product{};         ///< mean over batches of |w g|
-  Tensor sample_abs_product{};  ///< mean over samples of |w g_s|
-  Tensor fisher{};              ///< mean over samples of g_s^2: the empirical Fisher diagonal
+  Tensor gradient{};              ///< mean over batches of g
+  Tensor abs_product{};           ///< mean over batches of |w g|
+  Tensor sample_abs_product{};    ///< mean over samples of |w g_s|
+  Tensor fisher{};                ///< mean over samples of g_s^2: the empirical Fisher diagonal
+  Tensor sample_abs_expansion{};  ///< mean over samples of |w g_s - (w g_s)^2 / 2|
 };
 
 /// Of one member of a group: u = the sum of w g over what leaves with a unit. [units] float64.
 struct ProductStatistics {
   Tensor absolute{}, square{};                ///< means over batches of |u| and u^2
   Tensor sample_absolute{}, sample_square{};  ///< means over samples of |u_s| and u_s^2
+  int64_t block = 0;                          ///< Calibration::fisher_block, of samples
+  Tensor block_square{};   ///< mean over samples of the sum of u_sb^2 over the blocks b of a unit
+  Tensor fisher_blocks{};  ///< mean over samples of g_sb g_sb^T: [units, blocks, block, block] of
+                           ///< InBlocks; float64
 };
 
 /// Of a value where units are read. [coordinates] float64, in the order of `unit`.
@@ -106,9 +122,9 @@ struct Statistics {
 Statistics CollectStatistics(const Space& space, const ParameterStore& store, const Needs& needs,
                              const Calibration& calibration);
 
-/// Mean loss with each set of units (global numbers) masked together: exact, forward only. An empty
-/// set gives the loss of the network as it is. A residual branch cut apart from its trunk is
-/// bypassed exactly by masking all units of its last group.
+/// Mean objective with each set of units (global numbers) masked together: exact, forward only. An
+/// empty set gives that of the network as it is. A residual branch is bypassed exactly by masking
+/// its unit (kind "depth"), or, where it is cut apart from its trunk, all units of its last group.
 std::vector<double> MaskedLosses(const Space& space, const ParameterStore& store,
                                  const Calibration& calibration,
                                  const std::vector<std::vector<int64_t>>& sets);

@@ -141,7 +141,7 @@ void ReadCollector::Finish(Statistics& statistics) const {
   }
 }
 
-GramCollector::GramCollector(const Space& space, const ParameterStore& store,
+GramCollector::GramCollector(const Space& space, const ParameterStore& store, const Needs& needs,
                              const Calibration& calibration)
     : space_(space), store_(store) {
   std::set<std::string> wanted;
@@ -168,8 +168,8 @@ GramCollector::GramCollector(const Space& space, const ParameterStore& store,
   int64_t bytes = 0;
   for (Consumer* consumer : narrow_first) {
     bytes += consumer->columns * consumer->columns * static_cast<int64_t>(sizeof(double));
-    consumer->whole =
-        consumer->columns <= calibration.max_gram && bytes <= calibration.max_gram_bytes;
+    consumer->whole = needs.contains(Need::kGram) && consumer->columns <= calibration.max_gram &&
+                      bytes <= calibration.max_gram_bytes;
   }
 }
 

@@ -46,7 +46,8 @@ class ReadCollector {
 /// Second moments of what consumers multiply, batch by batch.
 class GramCollector {
  public:
-  GramCollector(const Space& space, const ParameterStore& store, const Calibration& calibration);
+  GramCollector(const Space& space, const ParameterStore& store, const Needs& needs,
+                const Calibration& calibration);
   void AddTaps(std::vector<Tap>& taps);
   void Finish(Statistics& statistics) const;
 

@@ -15,4 +15,19 @@ CalibrationLoss TaskLoss(const Environment& environment) {
   };
 }
 
+std::function<BatchLoss(const Batch& batch)> TaskObjective(const Environment& environment) {
+  const auto objective = std::make_shared<const Objective>(environment.task.MakeObjective());
+  const auto uncut = std::make_shared<std::unique_ptr<const UncutOutputs>>();
+  return [&environment, objective, uncut](const Batch& batch) -> BatchLoss {
+    if (!*uncut)  // few criteria ask: no copy of the network for the others
+      *uncut = std::make_unique<const UncutOutputs>(environment.task, objective->Has(kNeedsUncut),
+                                                    environment.device);
+    return [objective, batch, wanted = (*uncut)->Run(batch.inputs)](const auto& outputs) {
+      Outcome outcome{batch, outputs};
+      outcome.uncut = wanted;
+      return objective->Mean(outcome);
+    };
+  };
+}
+
 }  // namespace espalier

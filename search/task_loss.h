@@ -9,4 +9,9 @@ namespace espalier {
 /// (Task::MakeSensitivity), for calibration batches on the environment's device.
 CalibrationLoss TaskLoss(const Environment& environment);
 
+/// The task's own loss (Task::MakeObjective), for what measures it without a gradient: without
+/// labels 0 at the uncut network and more for whatever moves its outputs. The uncut network runs
+/// once for each batch. Borrows the environment.
+std::function<BatchLoss(const Batch& batch)> TaskObjective(const Environment& environment);
+
 }  // namespace espalier

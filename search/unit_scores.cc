@@ -30,6 +30,7 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
   calibration.device = environment.device;
   calibration.get = [loader](int64_t batch) { return loader->Get(batch); };
   calibration.loss = TaskLoss(environment);
+  calibration.objective = TaskObjective(environment);
   calibration.stop = [&context] { return context.StopRequested(); };
   calibration.progress = [&context, who](int64_t done, int64_t total) {
     context.Advance(done, total, who + ": statistics");
@@ -40,14 +41,21 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
 UnitScores ScoreUnits(const std::string& text, const Environment& environment,
                       const SearchContext& context, const std::string& who,
                       const CalibrationConfig& config, const Needs& also) {
-  const auto criterion = MakeCriterion(text);
+  std::unique_ptr<const Criterion> criterion = MakeCriterion(text);
   const ParameterStore& store = environment.network().store;
   Needs needs = criterion->needs();
   needs.insert(also.begin(), also.end());
   UnitScores found;
-  if (!needs.empty())
-    found.statistics = CollectStatistics(environment.space, store, needs,
-                                         CalibrationFrom(environment, context, who, config));
+  if (!needs.empty()) {
+    Calibration calibration = CalibrationFrom(environment, context, who, config);
+    const auto report = [&](std::string_view name, double value) {
+      context.Report(0, Str(who, "/", name), value);
+    };
+    if (auto tuned = criterion->Tuned(environment.space, store, calibration, report))
+      criterion = std::move(tuned);
+    criterion->Adjust(calibration);
+    found.statistics = CollectStatistics(environment.space, store, needs, calibration);
+  }
   found.scores =
       ScoreGroups(*criterion, environment.space, store,
                   StreamSeed(context.seed, context.trial, who + "/criterion"), &found.statistics);

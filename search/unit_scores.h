@@ -25,7 +25,8 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
                             const std::string& who, const CalibrationConfig& config);
 
 /// Scores of all units of the uncut network by a criterion, NAME or NAME(key=value, ...), on
-/// statistics that are collected when it, or `also`, needs some.
+/// statistics that are collected when it, or `also`, needs some. Options that a criterion finds for
+/// itself (Criterion::Tuned) are reported to the context as metrics of step 0.
 ///
 /// Errors   kConfig for an unknown criterion, and without a [data] table when it needs data;
 ///          kInterrupted between batches.

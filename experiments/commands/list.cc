@@ -1,4 +1,6 @@
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <type_traits>
 
 #include "criteria/criterion.h"
 #include "criteria/regularisers/regulariser.h"
@@ -22,6 +24,7 @@ using nlohmann::ordered_json;
 struct Sheet {
   EntryInfo info;
   ordered_json keys = ordered_json::array();  ///< what [section] accepts
+  std::optional<NeedsSheet> needs{};          ///< of a criterion
 };
 struct Kind {
   std::string name;  ///< plural, as typed
@@ -47,6 +50,7 @@ std::vector<Sheet> RegistrySheets() {
     const auto& entry = *Registry<T>::Global().Find(name);
     Sheet sheet{.info = entry.info};
     entry.describe([&](const Schema& schema) { sheet.keys = KeysOf(schema); });
+    if constexpr (std::is_same_v<T, Criterion>) sheet.needs = NeedsOf(name);
     sheets.push_back(std::move(sheet));
   }
   return sheets;
@@ -90,6 +94,15 @@ ordered_json ToJson(const Sheet& sheet) {
   ordered_json json = {
       {"name", sheet.info.name}, {"summary", sheet.info.summary}, {"source", sheet.info.source}};
   if (!sheet.info.facts.empty()) json["facts"] = sheet.info.facts;
+  if (sheet.needs) {
+    const auto names = [](const Needs& needs) {
+      ordered_json list = ordered_json::array();
+      for (const Need need : needs) list.push_back(NeedName(need));
+      return list;
+    };
+    json["needs"] = names(sheet.needs->defaults);
+    for (const auto& [option, needs] : sheet.needs->with) json["needs_with"][option] = names(needs);
+  }
   if (!sheet.keys.empty()) json["keys"] = sheet.keys;
   return json;
 }
@@ -100,6 +113,11 @@ std::string SheetText(const std::string& kind, const Sheet& sheet) {
   for (size_t i = 0; i < sheet.info.facts.size(); ++i)
     text += (i == 0 ? "  facts   " : ", ") + sheet.info.facts[i];
   if (!sheet.info.facts.empty()) text += "\n";
+  if (sheet.needs) {
+    text += Str("  needs   ", NeedsText(sheet.needs->defaults), "\n");
+    for (const auto& [option, needs] : sheet.needs->with)
+      text += Str("          ", NeedsText(needs), " with ", option, "\n");
+  }
   if (sheet.keys.empty()) return text + "  no keys of its own\n";
   const std::string where = kind == "strategies" ? " of [strategy] beside name"
                             : kind == "criteria" || kind == "regularisers"

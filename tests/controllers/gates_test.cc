@@ -47,13 +47,39 @@ TEST(GatesUnit, DistanceToBinaryHasGradientOneBelowHalfAndMinusOneAbove) {
 }
 
 TEST(GatesUnit, GumbelSigmoidOpensAsOftenAsItsClosedForm) {
-  // P(gate > 1/2 | l) = 1 - exp(-exp(l + b)): l = -4, b = 3 gives 1 - exp(-exp(-1)) = 0.3078.
-  // 200,000 draws: standard deviation 0.00103; 0.006 is 5.8 of them (chance 7e-9).
-  Rng rng(1, 0, "gumbel");
-  const Tensor logits = at::full({200000}, -4.0, at::kDouble);
-  const Tensor gates = GumbelSigmoid(logits, GumbelNoise({200000}, rng), 0.4, 3.0);
-  const double share = gates.gt(0.5).to(at::kDouble).mean().item<double>();
-  EXPECT_NEAR(share, 1 - std::exp(-std::exp(-1.0)), 0.006);
+  // P(gate > 1/2 | l) = 1 - exp(-exp(l + b)), b = 3, with the published values. 200,000 draws: the
+  // standard deviation is at most 0.00112; 0.0065 is 5.8 of them (chance 7e-9 each).
+  struct Known {
+    double logit, open, digits;
+  };
+  for (const auto& [logit, open, digits] : {Known{0, 1 - 1.9e-9, 5e-11}, Known{-3, 0.632, 5e-4},
+                                            Known{-3.3665, 0.5, 5e-5}, Known{-4, 0.3078, 5e-5}}) {
+    SCOPED_TRACE(logit);
+    const double closed_form = 1 - std::exp(-std::exp(logit + 3));
+    EXPECT_NEAR(closed_form, open, digits);
+    Rng rng(1, 0, "gumbel");
+    const Tensor noise = GumbelNoise({200000}, rng);
+    const Tensor gates =
+        GumbelSigmoid(at::full({200000}, logit, at::kDouble), noise, 0.4, /*offset=*/3);
+    const double share = gates.gt(0.5).to(at::kDouble).mean().item<double>();
+    EXPECT_NEAR(share, closed_form, logit == 0 ? 1e-8 : 0.0065);  // at 0 all start open
+  }
+}
+
+TEST(GatesUnit, GumbelSigmoidIsHalfAtTheQuantileOfItsClosedForm) {
+  // The gate is open where U > exp(-exp(l + b)): G = -ln(-ln U) = -(l + b) there. At l = 0 that is
+  // the 1.9e-9 quantile, which no draw of a test reaches; at l = -3.3665 the median, G = 0.3665.
+  for (const double logit : {0.0, -3.0, -3.3665, -4.0}) {
+    const double u = std::exp(-std::exp(logit + 3));
+    const Tensor noise = at::full({1}, -std::log(-std::log(u)), at::kDouble);
+    const auto gate = [&](double moved) {
+      return GumbelSigmoid(at::full({1}, logit + moved, at::kDouble), noise, 0.4, 3).item<double>();
+    };
+    EXPECT_NEAR(gate(0), 0.5, 1e-12);
+    EXPECT_GT(gate(1e-6), 0.5);
+    EXPECT_LT(gate(-1e-6), 0.5);
+  }
+  EXPECT_NEAR(-std::log(-std::log(0.5)), 0.3665, 5e-5);
 }
 
 TEST(GatesUnit, GumbelNoiseRepeatsForAStreamAndIsFinite) {

@@ -145,6 +145,9 @@ class NetworkScope {
     }
     return scores;
   }
+  Ranking Rank(const std::string& scope, const Scores& scores) const {
+    return RankUnderBudget(space, cost, budget, scores, {.scope = scope});
+  }
   const Space space;
   const CostModel cost;
   const Budget budget;
@@ -189,14 +192,11 @@ TEST(SignatureUnit, GroupedAndDepthwiseConvolutionsDiffer) {
   EXPECT_NE(keys[1], keys[2]);
 }
 
-TEST(ScopeUnit, IsomorphicIsGlobalWithOneSignatureAndOneRatioPerClassOtherwise) {
+TEST(ScopeUnit, IsomorphicKeepsOneRatioInEveryClass) {
   const NetworkScope net(TwoBranches(1));
   ASSERT_EQ(net.space.groups().size(), 4U);  // a and b of two branches
-  Scores scores = net.RandomScores(1);
-  const auto rank = [&](const std::string& scope) {
-    return RankUnderBudget(net.space, net.cost, net.budget, scores, {.scope = scope});
-  };
-  const Ranking isomorphic = rank("isomorphic");
+  const Scores scores = net.RandomScores(1);
+  const Ranking isomorphic = net.Rank("isomorphic", scores);
   EXPECT_EQ(isomorphic.classes, 2);  // the a's and the b's
   const std::vector<uint64_t> keys = GroupSignatures(net.space);
   Counts classes;
@@ -205,7 +205,64 @@ TEST(ScopeUnit, IsomorphicIsGlobalWithOneSignatureAndOneRatioPerClassOtherwise) 
   Counts per_class(2, 0);
   for (size_t g = 0; g < 4; ++g) per_class[static_cast<size_t>(classes[g])] += at_share[g];
   EXPECT_EQ(per_class[0], per_class[1]);  // 20 units each
-  EXPECT_EQ(rank("global").classes, 1);
+  EXPECT_EQ(net.Rank("global", scores).classes, 1);
+}
+
+TEST(ScopeProperty, IsomorphicIsGlobalWithOneSignature) {
+  Builder b("alike", 1);
+  const ValueId x = b.Input("x", {2, 4, 6, 6});
+  const auto branch = [&](const std::string& name, int64_t width) {
+    const ValueId y = b.Relu(b.Conv2d(name + ".a", x, 4, width, {.padding = 1}));
+    return b.Conv2d(name + ".b", y, width, 4, {.kernel = 1});
+  };
+  const ValueId sum = b.Add(branch("one", 8), branch("two", 12));
+  const NetworkScope net(b.Finish({b.Add(sum, branch("three", 20))}));
+  const std::vector<uint64_t> keys = GroupSignatures(net.space);
+  ASSERT_EQ(keys.size(), 3U);
+  ASSERT_EQ(std::count(keys.begin(), keys.end(), keys[0]), 3);
+  int apart_from_local = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const Scores scores = net.RandomScores(seed);
+    const Ranking isomorphic = net.Rank("isomorphic", scores), global = net.Rank("global", scores);
+    EXPECT_EQ(isomorphic.kept, global.kept);
+    EXPECT_EQ(isomorphic.share, global.share);
+    EXPECT_EQ(isomorphic.classes, 1);
+    apart_from_local += isomorphic.kept != net.Rank("local", scores).kept;
+  }
+  EXPECT_GT(apart_from_local, 10) << "else the scopes could not be told apart here";
+}
+
+TEST(ScopeProperty, IsomorphicIsLocalWhenAllSignaturesDiffer) {
+  // Equal widths, so that both keep the same number before the budget is filled.
+  Builder b("unlike", 1);
+  const auto conv = [&](const std::string& name, ValueId in, int64_t channels) {
+    return b.Conv2d(name, in, channels, 12, {.padding = 1});
+  };
+  ValueId x = b.Relu(conv("a", b.Input("x", {2, 3, 6, 6}), 3));
+  x = b.BatchNorm2d("norm", conv("b", x, 12), 12);
+  x = b.Relu6(conv("c", x, 12));
+  const NetworkScope net(b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 12, 3)}));
+  std::vector<uint64_t> keys = GroupSignatures(net.space);
+  ASSERT_EQ(keys.size(), 3U);
+  std::sort(keys.begin(), keys.end());
+  ASSERT_EQ(std::unique(keys.begin(), keys.end()), keys.end());
+  int apart_from_global = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const Scores scores = net.RandomScores(seed);
+    const Ranking isomorphic = net.Rank("isomorphic", scores), local = net.Rank("local", scores);
+    EXPECT_EQ(isomorphic.kept, local.kept);
+    EXPECT_EQ(isomorphic.classes, local.classes);
+    apart_from_global += isomorphic.kept != net.Rank("global", scores).kept;
+  }
+  EXPECT_GT(apart_from_global, 10);
+  // The rule itself, for any widths: each group keeps its own share, whatever the scores.
+  for (const double share : {0.2, 0.5, 0.8})
+    EXPECT_EQ(CountsAtShare({Values(10, 1), Values(4, 99), Values(7, -3)}, {0, 1, 2}, share),
+              (Counts{static_cast<int64_t>(10 * share),
+                      std::max<int64_t>(1, static_cast<int64_t>(4 * share)),
+                      static_cast<int64_t>(7 * share)}));
 }
 
 TEST(ScopeProperty, EveryScopeHoldsEveryBudget) {
@@ -216,23 +273,33 @@ TEST(ScopeProperty, EveryScopeHoldsEveryBudget) {
   rounded.round_to = 4;
   rounded.min_keep = 0.25;
   rounded.max_keep = 0.9;
-  for (const BudgetConfig& bounds : {NetworkScope::Macs(0.5), two, rounded}) {
+  BudgetConfig capped = NetworkScope::Macs(0.9);  // which the caps hold by themselves
+  capped.max_keep = 0.75;
+  for (const BudgetConfig& bounds : {NetworkScope::Macs(0.5), two, rounded, capped}) {
     const NetworkScope net(network, bounds);
     for (const std::string& scope : kScopeNames)
       for (uint64_t seed = 0; seed < 3; ++seed) {
         SCOPED_TRACE(Str(scope, " seed ", seed));
         const Scores scores = net.RandomScores(seed);
-        const Ranking found =
-            RankUnderBudget(net.space, net.cost, net.budget, scores, {.scope = scope});
+        const Ranking found = net.Rank(scope, scores);
         EXPECT_TRUE(net.budget.Feasible(found.kept));
-        EXPECT_EQ(found.kept,
-                  RankUnderBudget(net.space, net.cost, net.budget, scores, {.scope = scope}).kept);
+        EXPECT_EQ(found.kept, net.Rank(scope, scores).kept);
         for (size_t g = 0; g < found.kept.size(); ++g) {
           const int64_t units = net.space.groups()[g].units;
           EXPECT_GE(found.kept[g], 1);
+          // The cap, up to the next count that may be kept: of 64 units 58, or 60 in fours.
+          const auto cap =
+              static_cast<int64_t>(std::ceil(bounds.max_keep * static_cast<double>(units) - 1e-9));
+          EXPECT_LE(found.kept[g], std::min(units, (cap + bounds.round_to - 1) / bounds.round_to *
+                                                       bounds.round_to));
           if (bounds.round_to == 1) continue;
           EXPECT_EQ(found.kept[g] % 4, 0);
-          EXPECT_GE(found.kept[g], (units + 3) / 4);
+          EXPECT_GE(found.kept[g], units / 4);
+        }
+        if (bounds.max_keep == 0.75) {
+          for (size_t g = 0; g < found.kept.size(); ++g)
+            EXPECT_EQ(found.kept[g], net.space.groups()[g].units / 4 * 3);  // of 16, 32, 64
+          continue;
         }
         // Nothing is given away: one more step of any group breaks a bound (local: of all groups).
         const Values counts(found.kept.begin(), found.kept.end());
@@ -252,8 +319,7 @@ TEST(ScopeUnit, GlobalPerCostPrefersDearUnits) {
   Scores equal = net.RandomScores(0);
   for (Values& group : equal) std::fill(group.begin(), group.end(), 1.0);
   const std::vector<double> costs = UnitCosts(net.cost, net.budget);
-  const Ranking found =
-      RankUnderBudget(net.space, net.cost, net.budget, equal, {.scope = "global_per_cost"});
+  const Ranking found = net.Rank("global_per_cost", equal);
   const size_t dear =
       static_cast<size_t>(std::max_element(costs.begin(), costs.end()) - costs.begin());
   const size_t cheap =

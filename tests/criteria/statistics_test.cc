@@ -9,51 +9,11 @@
 #include "env/base/error.h"
 #include "env/graph/builder.h"
 #include "env/graph/executor.h"
+#include "tests/criteria/hand_net.h"
 #include "tests/support/calibrated_network.h"
 
 namespace espalier {
 namespace {
-
-using Values = std::vector<double>;
-
-Tensor MeanOutput(const std::vector<Tensor>& outputs, const Batch&) {
-  return outputs.front().mean();
-}
-
-/// y = b (a x) with two hidden units; the loss is the mean of y.
-///   a = [[1, -2], [3, 0.5]], b = [[2, -1]]
-class HandNet {
- public:
-  explicit HandNet(double scale = 1) {
-    Builder builder("hand", 1);
-    const ValueId x = builder.Linear("a", builder.Input("x", {2, 2}), 2, 2, false);
-    network_ = builder.Finish({builder.Linear("b", x, 2, 1, false)});
-    const auto s = static_cast<float>(scale);
-    network_.store.Set("a.weight", at::tensor({1 * s, -2 * s, 3.F, 0.5F}).view({2, 2}));
-    network_.store.Set("b.weight", at::tensor({2 / s, -1.F}).view({1, 2}));
-    space_ = BuildSpace(network_);
-  }
-  /// Scores of the two units after one batch for each tensor [B, 2].
-  Values Score(const std::string& text, const std::vector<Tensor>& inputs) const {
-    std::vector<Batch> batches;
-    for (const Tensor& input : inputs) batches.push_back({.inputs = {input}, .targets = {}});
-    Calibration calibration = CalibrationOf(batches);
-    calibration.loss = MeanOutput;
-    const auto criterion = MakeCriterion(text);
-    const Statistics statistics =
-        CollectStatistics(space_, network_.store, criterion->needs(), calibration);
-    return ScoreGroups(*criterion, space_, network_.store, 0, &statistics)[0];
-  }
-  const Network& network() const { return network_; }
-  const Space& space() const { return space_; }
-
- private:
-  Network network_;
-  Space space_;
-};
-
-const Tensor kOne = at::ones({1, 2});                                  // x = (1, 1)
-const Tensor kBoth = at::tensor({1.F, 1.F, -1.F, -1.F}).view({2, 2});  // x and -x
 
 // By hand, for x = (1, 1): h = a x = (-1, 3.5); dL/da[u] = b_u x = (2, 2), (-1, -1); dL/db = h.
 // w g: unit 0: a (2, -4), b (-2); unit 1: a (-3, -0.5), b (-3.5).
@@ -197,21 +157,6 @@ TEST(AblationUnit, NothingMaskedIsTheNetworkAsItIsAndSetsAreMaskedTogether) {
   EXPECT_NEAR(losses[3], bias_only, 1e-5);
 }
 
-/// Published orders of LLaMA-7B's 32 blocks: arXiv:2402.02834 protects the first 4 and last 2.
-TEST(AblationUnit, ProtectedBlocksAreNotChosen) {
-  const auto scores_of = [](const std::vector<int64_t>& order) {  // lowest first, the rest above
-    Values scores(32, 100);
-    for (size_t i = 0; i < order.size(); ++i)
-      scores[static_cast<size_t>(order[i])] = static_cast<double>(i);
-    return scores;
-  };
-  EXPECT_EQ(LowestBlocks(scores_of({0, 27, 24, 26, 25, 29, 28}), 6, 4, 2),
-            (std::vector<int64_t>{27, 24, 26, 25, 29, 28}));
-  EXPECT_EQ(LowestBlocks(scores_of({24, 26, 25, 10, 27, 13, 22, 14}), 6, 4, 2),
-            (std::vector<int64_t>{24, 26, 25, 10, 27, 13}));
-  EXPECT_THROW(LowestBlocks(scores_of({}), 27, 4, 2), Error);
-}
-
 TEST(HrankUnit, IsTheRankOfTheMaps) {
   Builder b("maps", 1);
   const ValueId x = b.Conv2d("conv", b.Input("x", {2, 1, 3, 3}), 1, 3, {.kernel = 1});
@@ -242,8 +187,10 @@ TEST(HrankUnit, IsTheRankOfTheMaps) {
 TEST(StatisticsUnit, OnePassServesAllCriteriaAsTheirOwnWould) {
   const CalibratedNetwork calibrated(5);
   const ParameterStore& store = calibrated.network().store;
-  const Needs all = {Need::kForward,  Need::kRank,           Need::kGram,
-                     Need::kGradient, Need::kSampleGradient, Need::kAblation};
+  Needs all;
+  for (const std::string& name : Registry<Criterion>::Global().Names())
+    all.merge(MakeCriterion(name)->needs());
+  for (const Need need : {Need::kSampleExpansion, Need::kFisherBlocks}) all.insert(need);
   const Statistics together =
       CollectStatistics(calibrated.space(), store, all, calibrated.calibration());
   EXPECT_EQ(together.batches, 2);
