@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "criteria/regularisers/regulariser.h"
@@ -39,6 +40,17 @@ Network On(at::Device device, const Network& network) {
 }
 
 ordered_json Ordered(const nlohmann::json& json) { return ordered_json::parse(json.dump()); }
+
+/// The Space of what `space` holds with other weights. Its network is rewritten already, and
+/// decoupling it again could take apart additions that only their rewrite made fit for that.
+Space WithWeightsOf(const Network& trained, const Space& space, SpaceOptions options) {
+  options.decouple_residuals = false;
+  Space again = BuildSpace(trained, options);
+  const auto shape = [](const Group& group) { return std::pair(group.name, group.units); };
+  ESPALIER_CHECK(std::ranges::equal(space.groups(), again.groups(), {}, shape, shape),
+                 "the trained network has other groups than the one that was searched");
+  return again;
+}
 
 }  // namespace
 
@@ -255,7 +267,7 @@ void Pipeline::Verify(const Candidate& candidate, const Network& final_network) 
   LogInfo("verify: masked against cut network");
   std::optional<Space> trained_space;
   if (candidate.trained)
-    trained_space = BuildSpace(*candidate.trained, {.exclude = config_.space.exclude});
+    trained_space = WithWeightsOf(*candidate.trained, *space_, ToOptions(config_.space));
   const auto best = folder_->path() / "best";
   const Certificate certificate =
       CertifyOrThrow(best, trained_space ? *trained_space : *space_, candidate.selection,

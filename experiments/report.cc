@@ -9,6 +9,7 @@
 #include "experiments/command_line.h"
 #include "experiments/report_charts.h"
 #include "experiments/report_curves.h"
+#include "experiments/report_front.h"
 #include "experiments/report_measured.h"
 #include "experiments/report_style.h"
 #include "experiments/run_folder.h"
@@ -61,7 +62,7 @@ class Page {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
         Html(Title()), "</title><style>", kReportStyle, "</style></head><body><main>\n", Header(),
-        Facts(), Measured(), Kept(), Curves(), Proof(), Pinned(), Notes(), Configuration(),
+        Facts(), Measured(), Front(), Kept(), Curves(), Proof(), Pinned(), Notes(), Configuration(),
         Footer(), "</main><script>", kReportScript, "</script></body></html>\n");
   }
 
@@ -144,6 +145,11 @@ class Page {
     for (const auto& control : test["controls"])
       add(ReadJson(folder_ / "stages" / ("control-" + Text(control, "strategy") + ".json")));
     return MeasuredSection(test, Has("finetune"), costs);
+  }
+
+  std::string Front() const {
+    if (!Has("search")) return "";
+    return FrontSection(Stage("search"), Stage("search").at("cost").at(convention_).at("macs")[0]);
   }
 
   std::string Kept() const {

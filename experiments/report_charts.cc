@@ -25,9 +25,12 @@ struct Scale {
 
 std::string TickText(double value, double step) {
   if (std::abs(value) < 1e-9 * step) return "0";  // not "-0"
-  const int digits = step >= 1 ? 0 : static_cast<int>(std::ceil(-std::log10(step) - 1e-9));
+  constexpr int kMost = 6;
+  int digits = 0;  // that show the step in full
+  for (double rest = step; digits < kMost && std::abs(rest - std::round(rest)) > 1e-6; rest *= 10)
+    ++digits;
   if (std::abs(value) >= 1e6) return Str(value / 1e6, "M");
-  return Fixed(value, std::min(digits, 6));
+  return Fixed(value, digits);
 }
 
 std::string Axes(const Scale& x, const Scale& y, const std::vector<double>& x_ticks,

@@ -87,6 +87,7 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
 th { color: var(--soft); font-weight: 600; font-size: 12.5px; }
 tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; white-space: nowrap; }
+td.whole { white-space: nowrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 18px; margin: 0; font-size: 14px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 ul.notes { margin: 0; padding-left: 18px; } ul.notes li { margin: 5px 0; max-width: 88ch; }

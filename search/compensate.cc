@@ -17,9 +17,10 @@ namespace {
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 constexpr int64_t kChunk = 64;  // samples whose patches are in memory at once
 
-/// One layer to fit, and where its target and intercept live.
+/// One layer to fit, and where its target and intercept live. Values have the same ids in the cut
+/// graph and in the uncut one; ops do not, where branches are gone.
 struct Layer {
-  int32_t op = -1;
+  int32_t op = -1;  // of the cut graph
   ValueId input = kNoValue, output = kNoValue;
   std::string weight, bias;  // store names; bias may be empty
   const Op* norm = nullptr;  // batch norm that alone reads the output
@@ -115,7 +116,11 @@ class LayerFinder {
       trunk = add->ValueArg("self") == branch ? add->ValueArg("other") : add->ValueArg("self");
     }
     if (trunk == kNoValue || trunk == branch || !add->Constant("alpha").toScalar().equal(1)) return;
-    if (cut_.graph.values[static_cast<size_t>(trunk)].producer >= layer.op) return;
+    // The layer is fitted when its input is there: the trunk has to be there by then.
+    const auto producer = [&](ValueId value) {
+      return cut_.graph.values[static_cast<size_t>(value)].producer;
+    };
+    if (trunk != layer.input && producer(trunk) >= producer(layer.input)) return;
     layer.trunk = trunk;
     layer.sum = add->outputs.front();
   }
@@ -326,13 +331,23 @@ class Fitter {
   CompensateResult result_;
 };
 
+/// Every op of the cut network makes the values that the uncut one's op of its name makes.
+bool IsCutOf(const Network& uncut, const Network& cut) {
+  if (uncut.graph.values.size() != cut.graph.values.size()) return false;
+  const auto is_made_alike = [&](const Op& op) {
+    return std::ranges::all_of(op.outputs, [&](ValueId output) {
+      const int32_t producer = uncut.graph.values[static_cast<size_t>(output)].producer;
+      return producer >= 0 && uncut.graph.ops[static_cast<size_t>(producer)].name == op.name;
+    });
+  };
+  return std::ranges::all_of(cut.graph.ops, is_made_alike);
+}
+
 }  // namespace
 
 CompensateResult Compensate(const Network& uncut, const Plan& plan, Network& cut,
                             const std::vector<Tensor>& inputs, const CompensateOptions& options) {
-  ESPALIER_CHECK(uncut.graph.ops.size() == cut.graph.ops.size() &&
-                     uncut.graph.values.size() == cut.graph.values.size(),
-                 "the networks have different graphs");
+  ESPALIER_CHECK(IsCutOf(uncut, cut), "'", cut.name, "' is not a cut of '", uncut.name, "'");
   return Fitter(uncut, plan, cut, options).Run(inputs);
 }
 

@@ -5,16 +5,16 @@
 #include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 
 #include "criteria/criterion.h"
 #include "criteria/scope.h"
-#include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
 #include "search/fingerprint.h"
+#include "search/front_forecast.h"
+#include "search/front_journal.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -46,15 +46,6 @@ Schema Describe(FrontConfig& config) {
 
 namespace {
 
-/// An order of all units, and what it was worth.
-struct Order {
-  std::vector<double> scale, shift;  // [groups]
-  std::vector<double> values{};      // [budgets]
-  double fitness() const {
-    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-  }
-};
-
 /// The bound that a budget's fractions speak of, alone.
 BudgetConfig Fraction(const BudgetConfig& own, double fraction) {
   BudgetConfig config = own;
@@ -74,11 +65,26 @@ BudgetConfig Fraction(const BudgetConfig& own, double fraction) {
   return config;
 }
 
+/// "91.25 %" where the metric is shown in percent, else five digits.
+std::string FigureText(const std::string& metric, double value) {
+  const bool percent = HasFact(metric, kPercent);
+  char text[32];
+  std::snprintf(text, sizeof text, percent ? "%.2f %%" : "%.5g", percent ? 100 * value : value);
+  return text;
+}
+
+/// "12.4 M MACs (45.0 %)", of those of the uncut network.
+std::string MacsText(double macs, double uncut) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.4g M MACs (%.1f %%)", macs / 1e6, 100 * macs / uncut);
+  return text;
+}
+
 class FrontSearch {
  public:
   FrontSearch(const FrontConfig& config, const Environment& environment, SearchContext& context)
       : config_(config), env_(environment), context_(context) {
-    const Splits& splits = env_.Data("front");
+    env_.Data("front");
     if (env_.budget.bounds().empty())
       throw Error(ErrorKind::kConfig, "strategy 'front' needs a budget to make fractions of",
                   "set [budget] macs, params, activation_bytes or latency_ms");
@@ -89,8 +95,9 @@ class FrontSearch {
       budgets_.push_back(
           std::make_unique<Budget>(env_.cost, Fraction(env_.budget.config(), fraction)));
     }
-    Score();
-    set_.emplace(splits.validation(), env_.task, env_.network(), config.samples, 0, env_.device);
+    ScoreAllUnits();
+    forecaster_.emplace(env_, config.samples, context_.Stream("front/samples"));
+    set_.emplace(forecaster_->searched(), env_.task, env_.network(), 0, 0, env_.device);
     CandidateOptions options{.device = env_.device};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race.on = false;
@@ -99,27 +106,36 @@ class FrontSearch {
   }
 
   SearchResult Run() {
-    const auto start = std::chrono::steady_clock::now();
     Resume();
     const size_t groups = scores_.size();
     if (!best_) Evaluate({{std::vector<double>(groups, 1), std::vector<double>(groups, 0)}});
     while (config_.method == "legr" && used_ < config_.evaluations) {
-      if (context_.StopRequested())
-        throw Error(ErrorKind::kInterrupted, Str("'front' stopped after ", used_, " candidates"));
+      ThrowIfStopped();
       Rng rng = context_.Stream(Str("front/order/", generation_));
-      std::vector<Order> children;
+      std::vector<FrontOrder> children;
       constexpr int kBatch = 4;
       for (int i = 0; i < kBatch; ++i) children.push_back(Mutated(Parent(rng), rng));
       Evaluate(std::move(children));
     }
     SearchResult result = Result();
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = Seconds();
     return result;
   }
 
  private:
-  void Score() {
+  using Clock = std::chrono::steady_clock;
+
+  /// Wall time of this search, over all resumes.
+  double Seconds() const {
+    return seconds_before_ + std::chrono::duration<double>(Clock::now() - start_).count();
+  }
+
+  void ThrowIfStopped() const {
+    if (context_.StopRequested())
+      throw Error(ErrorKind::kInterrupted, Str("'front' stopped after ", used_, " candidates"));
+  }
+
+  void ScoreAllUnits() {
     raw_ = ScoreUnits(config_.criterion, env_, context_, "front").scores;
     scores_ = raw_;
     if (config_.per_cost) {
@@ -149,36 +165,31 @@ class FrontSearch {
 
   void Resume() {
     if (context_.folder.empty() || !std::filesystem::exists(JournalPath())) return;
-    const std::string text = ReadFile(JournalPath());
-    std::string whole;
-    for (size_t begin = 0, number = 1; begin < text.size(); ++number) {
-      const size_t end = text.find('\n', begin);
-      if (end == std::string::npos) break;  // torn: that generation is run again
-      try {
-        const json line = json::parse(text.substr(begin, end - begin));
-        if (number == 1 && line.at("fingerprint") != fingerprint_)
+    std::optional<FrontJournal> journal = ReadFrontJournal(JournalPath());
+    if (!journal) return;
+    if (journal->fingerprint != fingerprint_)
+      throw Error(ErrorKind::kData,
+                  Str("'", JournalPath().string(), "' is the journal of another search"),
+                  "choose another run folder, or remove the file to start over");
+    // Without a torn line, which would swallow the next one.
+    WriteFrontJournal(JournalPath(), *journal);
+    for (FrontGeneration& generation : journal->generations) {
+      for (const FrontOrder& order : generation.orders)
+        if (order.scale.size() != raw_.size() || order.shift.size() != raw_.size() ||
+            order.values.size() != cuts())
           throw Error(ErrorKind::kData,
-                      Str("'", JournalPath().string(), "' is the journal of another search"),
-                      "choose another run folder, or remove the file to start over");
-        std::vector<Order> orders;
-        if (number > 1)
-          for (const json& order : line.at("orders"))
-            orders.push_back({order.at("scale"), order.at("shift"), order.at("values")});
-        if (number > 1) Learn(std::move(orders));
-      } catch (const json::exception& error) {
-        throw Error(ErrorKind::kData,
-                    Str("'", JournalPath().string(), "' line ", number, ": ", error.what()),
-                    "the file is damaged; remove it to start over");
-      }
-      whole += text.substr(begin, end + 1 - begin);
-      begin = end + 1;
+                      Str("'", JournalPath().string(), "' holds an order of ", order.scale.size(),
+                          " groups at ", order.values.size(), " budgets, this search has ",
+                          raw_.size(), " and ", cuts()),
+                      "the file is damaged; remove it to start over");
+      seconds_before_ = generation.seconds;
+      Learn(std::move(generation.orders));
     }
-    WriteFileAtomic(JournalPath(), whole);
     LogInfo("front: continuing after ", used_, " candidates");
   }
 
   /// Kept counts where the order is cut so that a budget holds: the largest share that does.
-  std::vector<int64_t> CutAt(const Order& order, const Budget& budget) const {
+  std::vector<int64_t> CutAt(const FrontOrder& order, const Budget& budget) const {
     Scores mapped = scores_;
     for (size_t g = 0; g < mapped.size(); ++g)
       for (double& score : mapped[g]) score = order.scale[g] * score + order.shift[g];
@@ -201,25 +212,27 @@ class FrontSearch {
     return kept(low);
   }
 
+  size_t cuts() const { return budgets_.size() + 1; }
+
   /// Cuts at all budgets, the run's own last.
-  std::vector<std::vector<int64_t>> CutEverywhere(const Order& order) const {
+  std::vector<std::vector<int64_t>> CutEverywhere(const FrontOrder& order) const {
     std::vector<std::vector<int64_t>> cuts;
     for (const auto& budget : budgets_) cuts.push_back(CutAt(order, *budget));
     cuts.push_back(CutAt(order, env_.budget));
     return cuts;
   }
 
-  const Order& Parent(Rng& rng) const {
-    const Order* best = nullptr;
+  const FrontOrder& Parent(Rng& rng) const {
+    const FrontOrder* best = nullptr;
     for (int64_t i = 0; i < config_.tournament; ++i) {
-      const Order& drawn = population_[rng.Index(population_.size())];
+      const FrontOrder& drawn = population_[rng.Index(population_.size())];
       if (best == nullptr || drawn.fitness() > best->fitness()) best = &drawn;
     }
     return *best;
   }
 
-  Order Mutated(const Order& parent, Rng& rng) const {
-    Order child{parent.scale, parent.shift};
+  FrontOrder Mutated(const FrontOrder& parent, Rng& rng) const {
+    FrontOrder child{parent.scale, parent.shift};
     const auto groups = static_cast<double>(child.scale.size());
     const auto changes = static_cast<size_t>(std::ceil(config_.mutate * groups));
     const std::vector<int64_t> order = rng.Permutation(static_cast<int64_t>(child.scale.size()));
@@ -231,36 +244,35 @@ class FrontSearch {
     return child;
   }
 
-  void Evaluate(std::vector<Order> orders) {
+  void Evaluate(std::vector<FrontOrder> orders) {
     std::vector<Selection> selections;
-    for (const Order& order : orders)
+    for (const FrontOrder& order : orders)
       for (const auto& kept : CutEverywhere(order))
         selections.push_back(SelectTop(env_.space, raw_, kept));
     const auto scores = evaluator_->Evaluate(selections);
-    const size_t cuts = budgets_.size() + 1;
     for (size_t i = 0; i < orders.size(); ++i)
-      for (size_t b = 0; b < cuts; ++b) {
-        const CandidateScore& score = scores[i * cuts + b];
+      for (size_t b = 0; b < cuts(); ++b) {
+        const CandidateScore& score = scores[i * cuts() + b];
         if (score.failed) cause_ = score.cause;
         orders[i].values.push_back(score.failed ? kFailed : score.value);
       }
     if (!context_.folder.empty()) {
-      if (generation_ == 0)
-        AppendLine(JournalPath(),
-                   json{{"format", "espalier-front"}, {"fingerprint", fingerprint_}}.dump());
-      json line = json::array();
-      for (const Order& order : orders)
-        line.push_back({{"scale", order.scale}, {"shift", order.shift}, {"values", order.values}});
-      AppendLine(JournalPath(), json{{"orders", line}}.dump());
+      if (generation_ == 0) WriteFrontJournal(JournalPath(), {fingerprint_});
+      AppendGeneration(JournalPath(), {orders, Seconds()});
     }
     Learn(std::move(orders));
   }
 
-  void Learn(std::vector<Order> orders) {
-    const auto cuts = static_cast<int64_t>(budgets_.size()) + 1;
-    for (Order& order : orders) {
-      used_ += cuts;
-      if (!best_ || order.fitness() > best_->fitness()) best_ = order;
+  /// An order is of no use where it failed at the run's own budget.
+  static bool Better(const FrontOrder& order, const FrontOrder& than) {
+    const bool useful = order.values.back() > kFailed, known = than.values.back() > kFailed;
+    return useful != known ? useful : order.fitness() > than.fitness();
+  }
+
+  void Learn(std::vector<FrontOrder> orders) {
+    for (FrontOrder& order : orders) {
+      used_ += static_cast<int64_t>(cuts());
+      if (!best_ || Better(order, *best_)) best_ = order;
       context_.Report(used_, "best mean over budgets", best_->fitness());
       population_.push_back(std::move(order));
       if (static_cast<int64_t>(population_.size()) > config_.population) population_.pop_front();
@@ -270,56 +282,71 @@ class FrontSearch {
                      Str("mean over budgets ", best_->fitness()));
   }
 
-  SearchResult Result() {
-    if (best_->fitness() <= kFailed / 2)
-      throw Error(ErrorKind::kTrials,
-                  Str("'front' could evaluate no order; the last failed because: ", cause_));
-    const std::vector<std::vector<int64_t>> cuts = CutEverywhere(*best_);
-    std::vector<Selection> selections;
-    for (const auto& kept : cuts) selections.push_back(SelectTop(env_.space, raw_, kept));
+  /// A plan for the result, with its forecast. b: of budgets_, the run's own last.
+  json Row(size_t b, const std::vector<int64_t>& kept, const Selection& selection) const {
+    const auto cost_of = [this](const std::vector<int64_t>& units) {
+      return env_.cost.Evaluate(std::vector<double>(units.begin(), units.end()),
+                                env_.budget.convention());
+    };
+    const Cost cost = cost_of(kept);
+    const bool own = b == budgets_.size();
+    json row = {{"own_budget", own},     {"macs", cost.macs},
+                {"params", cost.params}, {"activation_bytes", cost.activation_bytes},
+                {"kept", selection},     {"searched_value", nullptr},
+                {"forecast", nullptr},   {"low", nullptr},
+                {"high", nullptr}};
+    if (!own) row["budget"] = config_.budgets[b];
+    Forecast forecast;
+    if (best_->values[b] <= kFailed)
+      forecast.cause = Str("the search could not evaluate it: ", cause_);
+    else
+      forecast = forecaster_->Of(selection);
+    const std::string plan =
+        Str("front: ", own ? std::string("own budget") : Str("budget ", config_.budgets[b]), ": ",
+            MacsText(cost.macs, cost_of(env_.cost.units()).macs));
+    if (!forecast.cause.empty()) {
+      row["cause"] = forecast.cause;
+      LogWarning(plan, ", no forecast: ", forecast.cause);
+      return row;
+    }
+    row["searched_value"] = forecast.searched;
+    row["forecast"] = forecast.value;
+    const std::string& metric = env_.task.metric;
+    std::string range = ", no interval";
+    if (forecast.interval) {
+      row["low"] = forecast.interval->low;
+      row["high"] = forecast.interval->high;
+      range = Str(", 95 % interval ", FigureText(metric, forecast.interval->low), " to ",
+                  FigureText(metric, forecast.interval->high));
+    }
+    LogInfo(plan, ", ", metric, " right after the cut ", FigureText(metric, forecast.value), range);
+    return row;
+  }
 
-    // Searching picks what does well by chance, too: forecasts come from samples it did not see.
-    const Dataset& validation = env_.splits->validation();
-    constexpr int64_t kFew = 100;
-    const bool unseen = validation.count() - set_->samples() >= kFew;
-    std::optional<TaskSamples> rest;
-    std::optional<CandidateEvaluator> judge;
-    if (unseen) {
-      rest.emplace(validation, env_.task, env_.network(), 0, set_->samples(), env_.device);
-      CandidateOptions options{.device = env_.device};
-      options.race.on = false;
-      judge.emplace(env_.space, *rest, options);
-    }
-    const auto forecasts = (judge ? *judge : *evaluator_).Evaluate(selections);
-    json front = json::array();
-    constexpr double kNormal = 1.959964;  // 97.5 % quantile
-    for (size_t b = 0; b < cuts.size(); ++b) {
-      const std::vector<double> counts(cuts[b].begin(), cuts[b].end());
-      const Cost cost = env_.cost.Evaluate(counts, env_.budget.convention());
-      const CandidateScore& score = forecasts[b];
-      const double half = kNormal * score.standard_error;
-      json row = {{"own_budget", b == budgets_.size()},
-                  {"macs", cost.macs},
-                  {"params", cost.params},
-                  {"activation_bytes", cost.activation_bytes},
-                  {"kept", selections[b]},
-                  {"searched_value", best_->values[b]},
-                  {"forecast", score.value},
-                  {"low", score.value - half},
-                  {"high", score.value + half}};
-      if (b < budgets_.size()) row["budget"] = config_.budgets[b];
-      front.push_back(std::move(row));
-    }
+  SearchResult Result() const {
+    if (best_->values.back() <= kFailed)
+      throw Error(ErrorKind::kTrials,
+                  Str("'front' could evaluate no order at the run's own budget; the last failed "
+                      "because: ",
+                      cause_));
+    const std::vector<std::vector<int64_t>> kept = CutEverywhere(*best_);
     SearchResult result;
-    result.selection = selections.back();
+    LogInfo("front: forecasts from ", forecaster_->Source());
+    json front = json::array();
+    for (size_t b = 0; b < cuts(); ++b) {
+      ThrowIfStopped();
+      result.selection = SelectTop(env_.space, raw_, kept[b]);  // the run's own comes last
+      front.push_back(Row(b, kept[b], result.selection));
+    }
     result.scores = raw_;
     result.info = {{"criterion", config_.criterion},
                    {"method", config_.method},
                    {"candidates", used_},
-                   {"orders", used_ / static_cast<int64_t>(cuts.size())},
+                   {"orders", used_ / static_cast<int64_t>(cuts())},
                    {"samples", set_->samples()},
-                   {"forecast_on", unseen ? Str(rest->samples(), " unseen validation samples")
-                                          : Str(set_->samples(), " samples the search saw")},
+                   {"metric", env_.task.metric},
+                   {"unseen", forecaster_->unseen()},
+                   {"forecast_on", forecaster_->Source()},
                    {"front", front}};
     return result;
   }
@@ -328,15 +355,18 @@ class FrontSearch {
   const FrontConfig& config_;
   const Environment& env_;
   SearchContext& context_;
+  const Clock::time_point start_ = Clock::now();
+  double seconds_before_ = 0;  // of the calls that this one continues
   std::vector<std::unique_ptr<Budget>> budgets_;
   Scores raw_, scores_;  // [groups][units]; the latter per cost, which the order is made of
   double spread_ = 1;    // standard deviation of scores_
+  std::optional<Forecaster> forecaster_;
   std::optional<TaskSamples> set_;
   std::optional<CandidateEvaluator> evaluator_;
   std::string fingerprint_, cause_;
 
-  std::deque<Order> population_;  // oldest first
-  std::optional<Order> best_;
+  std::deque<FrontOrder> population_;  // oldest first
+  std::optional<FrontOrder> best_;
   int64_t used_ = 0, generation_ = 0;
 };
 

@@ -32,16 +32,18 @@ Schema Describe(FrontConfig& config);
 /// Source   Chin, Ding, Zhang, Marculescu, "Towards Efficient Model Compression via Learned Global
 ///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1.
 /// Deviates Fitness is the mean value right after the cut over all budgets; the paper fine-tunes
-/// 200
-///          steps at the tightest. Scores may be divided by the cost they save first.
-/// Result   the selection at the run's own budget; info["front"]: kept units, cost, forecast and
-/// its
-///          95 % interval for each budget. Forecasts come from validation samples that the search
-///          did not see; where there are none left, from those it saw, and says so ("forecast_on").
-/// Random   mutations from the stream "front/order"; data as in ranking.
+/// for
+///          200 steps at the tightest. Scores may be divided by the cost they save first.
+/// Result   the selection at the run's own budget; info["front"]: for each budget kept units, cost,
+///          and what the cut network is expected to measure before any fine-tuning, in the metric's
+///          own units. Forecasts and their 95 % intervals come from validation samples that the
+///          search did not see; where too few are left, from those it saw, and then say so
+///          ("forecast_on") and have no interval.
+/// Random   which validation samples are searched on from "front/samples", mutations from
+///          "front/order"; data as in ranking.
 /// State    context.folder/front.jsonl: one line per generation.
 /// Errors   kConfig without data, without bounds, for budgets outside (0, 1]; kBudget for one below
-///          the least reachable; kTrials when every order failed.
+///          the least reachable; kTrials when every order failed at the run's own.
 class Front final : public Strategy {
  public:
   explicit Front(const FrontConfig& config);

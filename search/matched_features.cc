@@ -48,11 +48,21 @@ ValueId Settled(const Graph& graph, ValueId value) {
   return value;
 }
 
+/// By op: whether it goes with a removed branch.
+std::vector<bool> OpsGone(const Space& space, const Selection& selection) {
+  std::vector<bool> gone(space.network().graph.ops.size());
+  for (const Branch& branch : space.branches())
+    if (selection[static_cast<size_t>(branch.group)].empty())
+      for (const int32_t op : branch.ops) gone[static_cast<size_t>(op)] = true;
+  return gone;
+}
+
 }  // namespace
 
 std::vector<Feature> MatchedFeatures(const Space& space, const Selection& selection) {
   const Graph& graph = space.network().graph;
   const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+  const std::vector<bool> gone = OpsGone(space, selection);
   const std::vector<ValueMeta> meta = InferMeta(space.network(), 2);
   std::vector<ValueId> places = Sums(graph);
   if (places.empty()) places = LayerInputs(graph);
@@ -61,7 +71,8 @@ std::vector<Feature> MatchedFeatures(const Space& space, const Selection& select
     const ValueId value = Settled(graph, place);
     const auto id = static_cast<size_t>(value);
     const ValueShape& shape = space.values()[id];
-    if (!at::isFloatingType(meta[id].dtype) ||
+    if (gone[static_cast<size_t>(graph.values[id].producer)] ||
+        !at::isFloatingType(meta[id].dtype) ||
         std::count(shape.in_block.begin(), shape.in_block.end(), 1) ||
         std::find(graph.outputs.begin(), graph.outputs.end(), value) != graph.outputs.end())
       continue;

@@ -15,6 +15,7 @@
 #include "env/eval/task_samples.h"
 #include "search/fingerprint.h"
 #include "search/first_points.h"
+#include "search/pareto.h"
 #include "search/preparation.h"
 #include "search/trial_journal.h"
 #include "search/unit_scores.h"
@@ -333,11 +334,35 @@ class SearchLoop {
             {"forwards", Work().forwards},
             {"shared", evaluators_.at(1)->counters().shared},
             {"uniform", trials_.front().value},
+            {"front", Front()},
             {"best",
              {{"trial", best.number},
               {"origin", best.origin},
               {"value", best.value},
               {"standard_error", best.standard_error}}}};
+  }
+
+  /// The whole evaluations within the budget that no other beats in value and MACs, cheapest first.
+  json Front() const {
+    std::vector<const Trial*> counted;
+    std::vector<std::vector<double>> objectives;
+    for (const Trial& trial : trials_) {
+      if (!Counts(trial)) continue;
+      counted.push_back(&trial);
+      objectives.push_back({trial.value, -trial.cost.macs});
+    }
+    const std::vector<int64_t> ranks = NonDominatedRanks(objectives);
+    std::map<double, const Trial*> front;  // equal ones once
+    for (size_t i = 0; i < counted.size(); ++i)
+      if (ranks[i] == 0) front.try_emplace(counted[i]->cost.macs, counted[i]);
+    json rows = json::array();
+    for (const auto& [macs, trial] : front)
+      rows.push_back({{"trial", trial->number},
+                      {"value", trial->value},
+                      {"macs", macs},
+                      {"params", trial->cost.params},
+                      {"kept", trial->kept}});
+    return rows;
   }
 
   const std::string name_;

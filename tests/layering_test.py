@@ -13,9 +13,10 @@ from pathlib import Path
 BASE = ["env/base"]
 GRAPH = BASE + ["env/graph"]
 SPACE = GRAPH + ["env/space"]
-ENV = ["env/" + part for part in "base graph models space cost data task train eval latency".split()]
+ENV = ["env/" + part for part in "base device graph models space cost data task train eval latency".split()]
 ALLOWED = {
     "env/base": [],
+    "env/device": BASE,
     "env/graph": BASE,
     "env/models": GRAPH,
     "env/space": GRAPH,
@@ -23,8 +24,8 @@ ALLOWED = {
     "env/data": GRAPH,
     "env/task": GRAPH + ["env/data"],
     # A mask and a cut are described by a plan; training must not know how plans are found.
-    "env/train": GRAPH + ["env/data", "env/task", "env/space/plan.h"],
-    "env/eval": GRAPH + ["env/data", "env/task", "env/train", "env/space/plan.h"],
+    "env/train": GRAPH + ["env/device", "env/data", "env/task", "env/space/plan.h"],
+    "env/eval": GRAPH + ["env/device", "env/data", "env/task", "env/train", "env/space/plan.h"],
     "env/latency": SPACE + ["env/cost", "env/eval"],
     "criteria": ENV,
     "controllers": ENV + ["criteria"],

@@ -1,6 +1,6 @@
 #ifdef ESPALIER_HAS_CUDA
 
-#include "env/eval/backend_cuda.h"
+#include "env/device/backend_cuda.h"
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "env/eval/device_backend.h"
+#include "env/device/device_backend.h"
 
 namespace espalier {
 

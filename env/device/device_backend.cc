@@ -1,4 +1,4 @@
-#include "env/eval/device_backend.h"
+#include "env/device/device_backend.h"
 
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/StreamGuard.h>
@@ -7,7 +7,7 @@
 #include <exception>
 #include <utility>
 
-#include "env/eval/backend_cuda.h"
+#include "env/device/backend_cuda.h"
 
 namespace espalier {
 namespace {

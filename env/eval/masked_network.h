@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "env/eval/candidate_network.h"
-#include "env/eval/device_backend.h"
+#include "env/device/device_backend.h"
 
 namespace espalier {
 

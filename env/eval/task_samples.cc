@@ -13,7 +13,6 @@ namespace espalier {
 namespace {
 
 constexpr int64_t kSeen = 250;  // samples that show where the uncut network is
-constexpr size_t kMostBytes = size_t{1} << 30;
 
 std::vector<Tensor> Part(const std::vector<Tensor>& tensors, int64_t first, int64_t count) {
   std::vector<Tensor> part;
@@ -39,20 +38,33 @@ Tensor FairOrder(const Dataset& data) {
   return at::tensor(order, at::kLong);
 }
 
+size_t PreparedBytes(const Dataset& data) {
+  size_t bytes = 0;
+  for (const Tensor& tensor : data.inputs)
+    bytes += tensor.nbytes() * (tensor.scalar_type() == at::kByte ? sizeof(float) : 1);
+  return bytes;
+}
+
 }  // namespace
 
 TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit,
-                         int64_t skip, at::Device device)
+                         int64_t skip, at::Device device, size_t most)
     : task_(task),
       device_(device),
       metric_(task.MakeMetric()),
       lower_is_better_(HasFact(task.metric, kLowerIsBetter)),
-      uncut_(task, HasFact(task.metric, kNeedsUncut), device) {
+      uncut_(task, HasFact(task.metric, kNeedsUncut), device),
+      most_(most),
+      stored_(data) {
   const at::NoGradGuard no_grad;
   const int64_t left = data.count() - skip;
   if (left <= 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
   const Tensor order = FairOrder(data).narrow(0, skip, limit > 0 ? std::min(limit, left) : left);
-  samples_ = data.Select(order, /*channels_last=*/true).To(device_);
+  for (auto* tensors : {&stored_.inputs, &stored_.targets})
+    for (Tensor& tensor : *tensors)
+      tensor = tensor.index_select(0, order.to(tensor.device())).to(device_);
+  if (PreparedBytes(stored_) <= most_)
+    inputs_ = stored_.Range(0, samples(), /*channels_last=*/true).inputs;
   FindTangent(uncut);
 }
 
@@ -67,13 +79,12 @@ void TaskSamples::FindTangent(const Network& uncut) {
   const int64_t batch = FittingBatch(uncut, kSeen);
   for (int64_t first = 0; first < seen; first += batch) {
     const int64_t count = std::min(batch, seen - first);
-    Outcome outcome{{Part(samples_.inputs, first, count), Part(samples_.targets, first, count)},
-                    {}};
+    Outcome outcome{{Inputs(first, count), Part(stored_.targets, first, count)}, {}};
     outcome.outputs = executor.Run(binding, outcome.batch.inputs);
     if (compares) {
       outcome.uncut = uncut_.Run(outcome.batch.inputs);
       for (const Tensor& output : outcome.uncut) bytes += output.nbytes();
-      if (bytes > kMostBytes)
+      if (bytes > most_)
         outputs.clear();
       else
         outputs.push_back(outcome.uncut);
@@ -81,7 +92,7 @@ void TaskSamples::FindTangent(const Network& uncut) {
     statistics.push_back(metric_->Statistics(outcome, task_.metric_options));
   }
   tangent_ = TangentAt(*metric_, at::cat(statistics).mean(0));
-  if (outputs.empty() || bytes > kMostBytes) return;
+  if (outputs.empty() || bytes > most_) return;
   for (size_t i = 0; i < outputs.front().size(); ++i) {
     std::vector<Tensor> parts;
     for (const auto& some : outputs) parts.push_back(some[i]);
@@ -90,11 +101,12 @@ void TaskSamples::FindTangent(const Network& uncut) {
 }
 
 std::vector<Tensor> TaskSamples::Inputs(int64_t first, int64_t count) const {
-  return Part(samples_.inputs, first, count);
+  return inputs_.empty() ? stored_.Range(first, count, /*channels_last=*/true).inputs
+                         : Part(inputs_, first, count);
 }
 
 Outcome TaskSamples::OutcomeOf(std::vector<Tensor> outputs, int64_t first, int64_t count) const {
-  Outcome outcome{{Inputs(first, count), Part(samples_.targets, first, count)}, {}};
+  Outcome outcome{{Inputs(first, count), Part(stored_.targets, first, count)}, {}};
   for (const Tensor& output : outputs) outcome.outputs.push_back(output.to(device_));
   outcome.uncut = uncut_outputs_.empty() ? uncut_.Run(outcome.batch.inputs)
                                          : Part(uncut_outputs_, first, count);

@@ -17,8 +17,9 @@ namespace espalier {
 /// Order    classes take turns, so that a few hundred samples stand for all; samples that have no
 ///          one class come in one fixed shuffle.
 /// Errors   as MakeTask; kConfig without samples.
-/// Memory   the prepared inputs; outputs of the uncut network up to 1 GiB where the metric compares
-///          with them, else they are computed again for every candidate.
+/// Memory   the prepared inputs where they take up to `most` bytes, else as the data set holds them
+///          (images as bytes), prepared batch by batch; outputs of the uncut network up to `most`
+///          where the metric compares with them, else they are computed again for every candidate.
 /// Cost     making one: a forward of the uncut network over these samples.
 class TaskSamples final : public ComparisonSet {
  public:
@@ -26,8 +27,8 @@ class TaskSamples final : public ComparisonSet {
   /// network that candidates are cut from. device: where the samples stay, and where outputs are
   /// judged.
   TaskSamples(const Dataset& data, const Task& task, const Network& uncut, int64_t limit = 0,
-              int64_t skip = 0, at::Device device = at::kCPU);
-  int64_t samples() const override { return samples_.size(); }
+              int64_t skip = 0, at::Device device = at::kCPU, size_t most = size_t{1} << 30);
+  int64_t samples() const override { return stored_.count(); }
   std::vector<Tensor> Inputs(int64_t first, int64_t count) const override;
   Tensor PerSample(const std::vector<Tensor>& outputs, int64_t first, int64_t count) const override;
 
@@ -40,7 +41,9 @@ class TaskSamples final : public ComparisonSet {
   const std::unique_ptr<const Metric> metric_;
   const bool lower_is_better_;
   const UncutOutputs uncut_;
-  Batch samples_;
+  const size_t most_;
+  Dataset stored_;                     // in the order of comparison
+  std::vector<Tensor> inputs_;         // prepared; empty: batch by batch
   std::vector<Tensor> uncut_outputs_;  // [N, ...] each; empty: computed again
   Tangent tangent_;
 };

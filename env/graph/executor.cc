@@ -181,20 +181,22 @@ struct Executor::Step {
   std::vector<std::vector<const Tap*>> taps;    // by value
   struct Gated {
     ValueId value;
-    c10::TensorImpl* multiplier;
+    std::vector<c10::TensorImpl*> multipliers;  // one after the other
     Tensor result;
   };
   std::vector<Gated> gated;  // products already computed in this run
 
-  Tensor ApplyGate(const Gate& gate, ValueId value, const Tensor& input) {
-    auto* key = gate.multiplier.unsafeGetTensorImpl();
+  /// input: `value` times the multipliers of gates before this one, to which its own is added.
+  Tensor ApplyGate(const Gate& gate, ValueId value, const Tensor& input,
+                   std::vector<c10::TensorImpl*>& multipliers) {
+    multipliers.push_back(gate.multiplier.unsafeGetTensorImpl());
     for (const Gated& known : gated)
-      if (known.value == value && known.multiplier == key) return known.result;
+      if (known.value == value && known.multipliers == multipliers) return known.result;
     std::vector<int64_t> shape(static_cast<size_t>(input.dim()), 1);
     if (gate.axis >= 0) shape[static_cast<size_t>(gate.axis)] = gate.multiplier.numel();
     const Tensor factors = gate.axis >= 0 ? gate.multiplier.view(shape) : gate.multiplier;
     Tensor result = input * SpreadOverBatch(factors, input.sizes());
-    gated.push_back({value, key, result});
+    gated.push_back({value, multipliers, result});
     return result;
   }
 
@@ -202,9 +204,10 @@ struct Executor::Step {
     if (value == kNoValue) return {};
     c10::IValue input = slots[static_cast<size_t>(value)];
     if (gates.empty()) return input;
+    std::vector<c10::TensorImpl*> multipliers;
     for (const Gate* gate : gates[static_cast<size_t>(op)])
       if (gate->arg == arg && gate->element == element)
-        return ApplyGate(*gate, value, input.toTensor());
+        input = ApplyGate(*gate, value, input.toTensor(), multipliers);
     return input;
   }
 

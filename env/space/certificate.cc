@@ -300,6 +300,8 @@ Certificate Certify(const Space& space, const Selection& selection, const Plan& 
   const at::NoGradGuard no_grad;
   const TensorLoader content = load ? load : LoaderOf(pruned.store);
   const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+  ESPALIER_CHECK(pruned.graph.values.size() == space.network().graph.values.size(), "'",
+                 pruned.name, "' is no cut of this space's network '", space.network().name, "'");
   const Network reference = MaskedReference(space, mask);
   const Proof proof{space, plan, reference, pruned, content, seed};
   Certificate certificate;

@@ -36,6 +36,7 @@ struct Certificate {
 };
 
 /// load: content of the pruned network's tensors where its store has only shapes (CutStreamed).
+/// Errors   internal when the selection or the pruned network is not of this Space.
 /// Memory   in double there are only the weights of the op that runs, unless all are small.
 Certificate Certify(const Space& space, const Selection& selection, const Plan& plan,
                     const Network& pruned, uint64_t seed = 0, const TensorLoader& load = {});

@@ -10,6 +10,14 @@
 #include "env/base/error.h"
 
 namespace espalier {
+namespace {
+
+void CheckGroupCount(const Space& space, const Selection& selection) {
+  ESPALIER_CHECK(selection.size() == space.groups().size(), "selection has ", selection.size(),
+                 " groups, the space ", space.groups().size());
+}
+
+}  // namespace
 
 Selection KeepAll(const Space& space) {
   Selection all;
@@ -92,14 +100,21 @@ std::string SelectionFault(const Group& group, std::span<const int64_t> kept) {
 }
 
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection) {
+  CheckGroupCount(space, selection);
   std::vector<uint8_t> mask(static_cast<size_t>(space.total_units()), 0);
   for (size_t g = 0; g < selection.size(); ++g)
-    for (const int64_t unit : selection[g])
+    for (const int64_t unit : selection[g]) {
+      const Group& group = space.groups()[g];
+      ESPALIER_CHECK(unit >= 0 && unit < group.units, group.name, " keeps unit ", unit, " of ",
+                     group.units, ": a selection of another space");
       mask[static_cast<size_t>(space.unit_offset(g) + unit)] = 1;
+    }
   return mask;
 }
 
 std::vector<uint8_t> EffectiveMask(const Space& space, const std::vector<uint8_t>& mask) {
+  ESPALIER_CHECK(std::ssize(mask) == space.total_units(), "a mask of ", mask.size(),
+                 " units for a space of ", space.total_units());
   std::vector<uint8_t> effective = mask;
   for (size_t unit = 0; unit < mask.size(); ++unit)
     if (const int32_t parent = space.parent_of_unit(static_cast<int64_t>(unit)); parent >= 0)
@@ -110,8 +125,7 @@ std::vector<uint8_t> EffectiveMask(const Space& space, const std::vector<uint8_t
 namespace {
 
 void CheckSelection(const Space& space, const Selection& selection) {
-  ESPALIER_CHECK(selection.size() == space.groups().size(), "selection has ", selection.size(),
-                 " groups, the space ", space.groups().size());
+  CheckGroupCount(space, selection);
   for (size_t g = 0; g < selection.size(); ++g) {
     const std::string fault = SelectionFault(space.groups()[g], selection[g]);
     ESPALIER_CHECK(fault.empty(), space.groups()[g].name, " ", fault);

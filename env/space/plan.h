@@ -31,7 +31,7 @@ Selection SelectFirst(const Space& space, const std::vector<int64_t>& counts);
 /// Why these units of a group cannot be all that stays ("keeps unequal counts in its 4 blocks");
 /// empty when they can. MakePlan refuses a Selection with a fault.
 std::string SelectionFault(const Group& group, std::span<const int64_t> kept);
-/// [total_units] 1 = kept.
+/// [total_units] 1 = kept. Errors: internal when the selection is of another Space.
 std::vector<uint8_t> UnitMask(const Space& space, const Selection& selection);
 /// The same, with units whose parent (their head) is removed taken out too.
 std::vector<uint8_t> EffectiveMask(const Space& space, const std::vector<uint8_t>& mask);

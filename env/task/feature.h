@@ -8,7 +8,7 @@
 
 namespace espalier {
 
-/// A value inside the uncut network and inside a cut of it, whose graph has the same ops.
+/// A value inside the uncut network and, under the same id, inside a cut of it.
 struct Feature {
   ValueId value = kNoValue;
   /// Axis -> its coordinates that the cut left, [kept] int64, ascending; axes that are whole are

@@ -68,7 +68,7 @@ class Kl final : public Loss {
   explicit Kl(const NoConfig&) {}
   Tensor Mean(const Outcome& outcome, const LossOptions& options) const override {
     const double t = options.temperature;
-    const LogitPair pair = AgainstUncut(outcome, "kl");
+    const LogitPair pair = AgainstUncut(outcome, "kl", options.class_axis);
     const Tensor log_p = at::log_softmax(pair.logits / t, 1);
     const Tensor log_q = at::log_softmax(pair.uncut / t, 1);
     return (log_q.exp() * (log_q - log_p)).sum(1).mean() * (t * t);
@@ -80,8 +80,8 @@ class Kl final : public Loss {
 class PseudoLabel final : public Loss {
  public:
   explicit PseudoLabel(const NoConfig&) {}
-  Tensor Mean(const Outcome& outcome, const LossOptions&) const override {
-    const LogitPair pair = AgainstUncut(outcome, "pseudo_label");
+  Tensor Mean(const Outcome& outcome, const LossOptions& options) const override {
+    const LogitPair pair = AgainstUncut(outcome, "pseudo_label", options.class_axis);
     return ClassLoss({pair.logits, pair.uncut.argmax(1)}, /*label_smoothing=*/0);
   }
 };

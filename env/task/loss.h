@@ -12,6 +12,7 @@ namespace espalier {
 struct LossOptions {
   double label_smoothing = 0;  ///< cross_entropy: share of the target spread over all classes
   double temperature = 1;      ///< kl: of both softmaxes
+  int64_t class_axis = 0;      ///< of comparisons with the uncut network: as AgainstUncut
 };
 
 /// What training makes small. Keeps no state.

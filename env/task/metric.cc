@@ -94,6 +94,16 @@ class Mse final : public Metric {
   }
 };
 
+class MseOutputs final : public Metric {
+ public:
+  explicit MseOutputs(const NoConfig&) {}
+  Tensor Statistics(const Outcome& outcome, const MetricOptions&) const override {
+    return SampleMeans(
+        ValuesAndUncut(outcome, "mse_outputs"),
+        [](const Tensor& value, const Tensor& uncut) { return (value - uncut).square(); });
+  }
+};
+
 class Bce final : public Metric {
  public:
   explicit Bce(const NoConfig&) {}
@@ -132,8 +142,8 @@ class MeanIou final : public Metric {
 class Agreement final : public Metric {
  public:
   explicit Agreement(const NoConfig&) {}
-  Tensor Statistics(const Outcome& outcome, const MetricOptions&) const override {
-    const auto [logits, uncut] = AgainstUncut(outcome, "agreement");
+  Tensor Statistics(const Outcome& outcome, const MetricOptions& options) const override {
+    const auto [logits, uncut] = AgainstUncut(outcome, "agreement", options.class_axis);
     const Tensor same = logits.argmax(1).eq(uncut.argmax(1));
     return Right(same, at::ones_like(same));
   }
@@ -142,8 +152,8 @@ class Agreement final : public Metric {
 class Kl final : public Metric {
  public:
   explicit Kl(const NoConfig&) {}
-  Tensor Statistics(const Outcome& outcome, const MetricOptions&) const override {
-    const auto [logits, uncut] = AgainstUncut(outcome, "kl");
+  Tensor Statistics(const Outcome& outcome, const MetricOptions& options) const override {
+    const auto [logits, uncut] = AgainstUncut(outcome, "kl", options.class_axis);
     const Tensor log_p = at::log_softmax(logits, 1);
     const Tensor log_q = at::log_softmax(uncut, 1);
     const Tensor kl = (log_q.exp() * (log_q - log_p)).sum(1);  // [B, ...]
@@ -216,6 +226,11 @@ const Registration<Metric, Kl, NoConfig> register_kl(
     {.name = "kl",
      .summary = "divergence of the softmax from the uncut network's, in nats",
      .source = "KL(uncut || cut)",
+     .facts = {kNeedsUncut, kLowerIsBetter}});
+const Registration<Metric, MseOutputs, NoConfig> register_mse_outputs(
+    {.name = "mse_outputs",
+     .summary = "mean square of the outputs' distance from the uncut network's",
+     .source = "mean squared error",
      .facts = {kNeedsUncut, kLowerIsBetter}});
 const Registration<Metric, OutputError, NoConfig> register_output_error(
     {.name = "output_error",

@@ -9,7 +9,8 @@
 namespace espalier {
 
 struct MetricOptions {
-  int64_t top_k = 5;  ///< top_k: classes that may hold the right one
+  int64_t top_k = 5;       ///< top_k: classes that may hold the right one
+  int64_t class_axis = 0;  ///< of comparisons with the uncut network: as AgainstUncut
 };
 
 /// What networks are compared by. A metric adds up a few numbers per sample and makes one figure of

@@ -81,10 +81,18 @@ Classified AgainstNextTokens(const Outcome& outcome, const std::string& name) {
   return {ClassesFirst(logits.narrow(1, 0, last), 2), tokens.narrow(1, 1, last).to(at::kLong)};
 }
 
-LogitPair AgainstUncut(const Outcome& outcome, const std::string& name) {
+LogitPair AgainstUncut(const Outcome& outcome, const std::string& name, int64_t class_axis) {
   ESPALIER_CHECK(!outcome.uncut.empty(), name, " without the uncut network's outputs");
   const Tensor logits = Logits(outcome.outputs, name);
-  const int64_t axis = logits.dim() == 3 ? 2 : 1;
+  if (class_axis >= logits.dim())
+    Fail(ErrorKind::kConfig, name,
+         Str("looks for classes on axis ", class_axis, " of the output ", logits.sizes()),
+         "task.class_axis: 1 is the axis behind the batch");
+  const bool by_targets =
+      logits.dim() == 3 && !outcome.batch.targets.empty() &&
+      outcome.batch.targets.front().sizes() == at::IntArrayRef(Positions(logits, 1));
+  const int64_t usual = logits.dim() == 3 && !by_targets ? 2 : 1;
+  const int64_t axis = class_axis > 0 ? class_axis : usual;
   return {ClassesFirst(logits, axis), ClassesFirst(Logits(outcome.uncut, name), axis)};
 }
 

@@ -36,7 +36,8 @@ struct Classified {
 };
 
 /// The views of an outcome that losses and metrics take. Classes stand on axis 1, as in PyTorch, or
-/// on the last of three when targets fit there, or without targets ([batch, token, word]).
+/// on the last of three when targets fit there. Without targets they stand on `class_axis`; 0 =
+/// axis 1, and of three axes the last ([batch, token, word]).
 /// Errors   kData and kModel saying what `name` needs and what is there.
 Classified AgainstTargets(const Outcome& outcome, const std::string& name);
 /// Logits of all tokens but the last against the tokens after the first: those of the targets, else
@@ -46,7 +47,7 @@ Classified AgainstNextTokens(const Outcome& outcome, const std::string& name);
 struct LogitPair {
   Tensor logits, uncut;  ///< [B, C, ...] each
 };
-LogitPair AgainstUncut(const Outcome& outcome, const std::string& name);
+LogitPair AgainstUncut(const Outcome& outcome, const std::string& name, int64_t class_axis);
 /// Outputs beside targets, or beside floating outputs of the uncut network.
 std::vector<ValuePair> ValuesAndTargets(const Outcome& outcome, const std::string& name);
 std::vector<ValuePair> ValuesAndUncut(const Outcome& outcome, const std::string& name);

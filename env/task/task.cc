@@ -64,16 +64,24 @@ Schema Describe(TaskConfig& config) {
            metrics)
       .Add("temperature", &config.temperature, "of the loss kl",
            RealRange{.low = 0, .open_low = true})
-      .Add("top_k", &config.top_k, "of the metric top_k", {.low = 1});
+      .Add("top_k", &config.top_k, "of the metric top_k", {.low = 1})
+      .Add("class_axis", &config.class_axis,
+           "axis of the first output with the classes, for comparisons with the uncut network; 0 = "
+           "1 (behind the batch), and of three axes the last ([batch, token, word]) unless labels "
+           "say otherwise",
+           {.low = 0});
 }
 
 Objective Task::MakeObjective(double label_smoothing) const {
-  return Objective(loss, {.label_smoothing = label_smoothing, .temperature = temperature});
+  return Objective(loss, {.label_smoothing = label_smoothing,
+                          .temperature = temperature,
+                          .class_axis = metric_options.class_axis});
 }
 
 Objective Task::MakeSensitivity() const {
   Objective objective = MakeObjective();
-  return objective.OnlyCompares() ? Objective(sensitivity) : std::move(objective);
+  if (!objective.OnlyCompares()) return objective;
+  return Objective(sensitivity, {.class_axis = metric_options.class_axis});
 }
 
 std::unique_ptr<const Metric> Task::MakeMetric() const {
@@ -87,7 +95,7 @@ bool Task::compares() const {
 Task MakeTask(const TaskConfig& config, const Dataset& samples, const Network& uncut) {
   Task task;
   task.temperature = config.temperature;
-  task.metric_options.top_k = config.top_k;
+  task.metric_options = {.top_k = config.top_k, .class_axis = config.class_axis};
   const Outcome outcome = Try(samples, uncut);
   const bool classes = samples.labelled()
                            ? at::isIntegralType(samples.targets.front().scalar_type(), false)

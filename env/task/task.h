@@ -21,6 +21,7 @@ struct TaskConfig {
   std::string metric{};    ///< what candidates and results are compared by
   double temperature = 1;  ///< of the loss kl
   int64_t top_k = 5;       ///< of the metric top_k
+  int64_t class_axis = 0;  ///< of the first output, for comparisons with the uncut network
 };
 Schema Describe(TaskConfig& config);
 

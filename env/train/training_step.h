@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "env/eval/device_backend.h"
+#include "env/device/device_backend.h"
 #include "env/graph/executor.h"
 #include "env/task/task.h"
 #include "env/train/optimizer.h"

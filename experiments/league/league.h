@@ -54,8 +54,7 @@ LeagueConfig LoadLeagueConfig(const std::filesystem::path& path,
 /// validation samples and reported on test samples, right after the cut, without fine-tuning.
 ///
 /// Honest    where the weights have seen the validation samples (data.seen = "train"), the first
-/// half
-///           of the test samples takes their place and results are reported on the other half.
+///           half of the test samples takes their place and results are reported on the other half.
 /// State     a run folder; every (budget, strategy, seed) is a stage: the same line again plays
 /// only
 ///           what is missing. One that fails is recorded with its cause, and the league goes on.

@@ -1,9 +1,12 @@
 #include "search/proposers/nsga2.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
 
+#include "env/base/error.h"
+#include "search/pareto.h"
 #include "search/proposers/points.h"
 #include "search/search_loop.h"
 
@@ -19,57 +22,32 @@ Schema Describe(Nsga2Config& config) {
              RealRange{.low = 0, .high = 1});
   schema.Add("least", &config.least, "smallest ratio drawn at the start",
              RealRange{.low = 0, .high = 1, .open_low = true});
-  schema.Add("params", &config.params, "parameters as a third objective");
+  schema.Add("costs", &config.costs,
+             "objectives beside the metric: macs, params, activation_bytes, latency_ms; empty = "
+             "those the budget bounds");
   return schema;
 }
 
 namespace {
 
-bool Dominates(const std::vector<double>& a, const std::vector<double>& b) {
-  bool better = false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (a[i] < b[i]) return false;
-    better = better || a[i] > b[i];
+constexpr std::array kKinds = {CostKind::kMacs, CostKind::kParams, CostKind::kActivationBytes,
+                               CostKind::kLatency};
+
+double CostOf(const Cost& cost, CostKind kind) {
+  switch (kind) {
+    case CostKind::kMacs:
+      return cost.macs;
+    case CostKind::kParams:
+      return cost.params;
+    case CostKind::kActivationBytes:
+      return cost.activation_bytes;
+    case CostKind::kLatency:
+      return cost.latency_ms;
   }
-  return better;
+  return 0;
 }
 
 }  // namespace
-
-std::vector<int64_t> NonDominatedRanks(const std::vector<std::vector<double>>& objectives) {
-  std::vector<int64_t> ranks(objectives.size(), -1);
-  size_t left = objectives.size();
-  for (int64_t rank = 0; left > 0; ++rank) {
-    std::vector<size_t> front;
-    for (size_t i = 0; i < objectives.size(); ++i) {
-      if (ranks[i] >= 0) continue;
-      bool dominated = false;
-      for (size_t j = 0; j < objectives.size() && !dominated; ++j)
-        dominated = ranks[j] < 0 && Dominates(objectives[j], objectives[i]);
-      if (!dominated) front.push_back(i);
-    }
-    for (const size_t i : front) ranks[i] = rank;
-    left -= front.size();
-  }
-  return ranks;
-}
-
-std::vector<double> CrowdingDistances(const std::vector<std::vector<double>>& objectives) {
-  std::vector<double> distances(objectives.size(), 0);
-  if (objectives.empty()) return distances;
-  std::vector<size_t> order(objectives.size());
-  std::iota(order.begin(), order.end(), 0);
-  for (size_t m = 0; m < objectives.front().size(); ++m) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return objectives[a][m] < objectives[b][m]; });
-    const double span = objectives[order.back()][m] - objectives[order.front()][m];
-    distances[order.front()] = distances[order.back()] = std::numeric_limits<double>::infinity();
-    if (span <= 0) continue;
-    for (size_t i = 1; i + 1 < order.size(); ++i)
-      distances[order[i]] += (objectives[order[i + 1]][m] - objectives[order[i - 1]][m]) / span;
-  }
-  return distances;
-}
 
 const Nsga2::Member& Nsga2::Parent(Rng& rng) const {  // members_ is sorted: the lower index wins
   const uint64_t a = rng.Index(members_.size()), b = rng.Index(members_.size());
@@ -99,11 +77,33 @@ std::vector<Proposal> Nsga2::Ask(const SearchProblem& problem, Rng& rng) const {
   return batch;
 }
 
+std::vector<CostKind> Nsga2::CostsOf(const SearchProblem& problem) const {
+  std::vector<CostKind> kinds;
+  if (config_.costs.empty())
+    for (const Bound& bound : problem.budget.bounds()) kinds.push_back(bound.kind);
+  if (config_.costs.empty() && kinds.empty()) kinds.push_back(CostKind::kMacs);
+  std::vector<std::string> names;
+  for (const CostKind kind : kKinds) names.push_back(CostName(kind));
+  for (const std::string& name : config_.costs) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end())
+      throw Error(ErrorKind::kConfig, Str("[strategy] costs: unknown cost '", name, "'"),
+                  SuggestName(name, names));
+    kinds.push_back(kKinds[static_cast<size_t>(found - names.begin())]);
+    if (!problem.cost.Counts(kinds.back()))
+      throw Error(ErrorKind::kConfig, Str("[strategy] costs: ", name, " was not measured"),
+                  "bound it: [budget] latency_ms");
+  }
+  return kinds;
+}
+
 void Nsga2::Tell(const SearchProblem& problem, std::span<const Trial> batch) {
+  const std::vector<CostKind> costs = CostsOf(problem);
   for (const Trial& trial : batch) {
     if (trial.failed) continue;
-    members_.push_back({problem.Point(trial), {trial.value, -trial.cost.macs}});
-    if (config_.params) members_.back().objectives.push_back(-trial.cost.params);
+    members_.push_back({problem.Point(trial), {trial.value}});
+    for (const CostKind kind : costs)
+      members_.back().objectives.push_back(-CostOf(trial.cost, kind));
   }
   std::vector<std::vector<double>> objectives;
   for (const Member& member : members_) objectives.push_back(member.objectives);

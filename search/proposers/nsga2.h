@@ -10,14 +10,17 @@ struct Nsga2Config {
   double sigma = 0.3;      ///< of the logarithm of a changed ratio
   double crossover = 0.9;  ///< chance of two parents, as in the paper
   double least = 0.1;      ///< smallest ratio drawn at the start
-  bool params = false;     ///< parameters as a third objective beside MACs
+  /// Objectives beside the metric: macs, params, activation_bytes, latency_ms; none named = those
+  /// the budget bounds.
+  std::vector<std::string> costs{};
 };
 Schema Describe(Nsga2Config& config);
 
-/// A front of accuracy against cost: candidates anywhere below the budget, not only at it. The
-/// run's network is the most accurate one within the budget; trials.jsonl and the report hold the
-/// front.
+/// A front of accuracy against one cost or several: candidates anywhere below the budget, not only
+/// at it. The run's network is the most accurate one within the budget; trials.jsonl and the
+/// search's info hold the front.
 ///
+/// Errors   kConfig from the first Tell for a cost that is none, or latency that was not measured.
 /// Source   Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE Trans.
 ///          Evol. Comput. 6(2), 2002, section III.
 /// Deviates Uniform crossover and log-normal mutation of keep ratios in place of SBX and
@@ -35,14 +38,9 @@ class Nsga2 final : public Proposer {
     std::vector<double> objectives;  // larger = better
   };
   const Member& Parent(Rng& rng) const;
+  std::vector<CostKind> CostsOf(const SearchProblem& problem) const;
   const Nsga2Config config_;
   std::vector<Member> members_;  // best first: by rank, then by crowding
 };
-
-/// Fronts of points whose objectives are all to be large: result[i] = rank, 0 = dominated by
-/// nobody.
-std::vector<int64_t> NonDominatedRanks(const std::vector<std::vector<double>>& objectives);
-/// Crowding distance of each point within `objectives` (one front); infinite at the ends.
-std::vector<double> CrowdingDistances(const std::vector<std::vector<double>>& objectives);
 
 }  // namespace espalier

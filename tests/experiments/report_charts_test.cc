@@ -13,6 +13,14 @@ TEST(ReportChartsUnit, TicksAreRoundAndInside) {
   EXPECT_EQ(Ticks(3, 3, 4), std::vector<double>{3});
 }
 
+TEST(ReportChartsUnit, TicksBetweenWholeNumbersAreShownInFull) {
+  const auto chart = LineChart({{"loss", {{1, 0}, {2, 10}}}}, {.title = "t", .x_label = "step"});
+  for (const char* tick : {">0<", ">2.5<", ">5.0<", ">7.5<", ">10.0<"})
+    EXPECT_NE(chart.find(tick), std::string::npos) << tick;
+  const auto quarters = LineChart({{"loss", {{1, 0}, {2, 1}}}}, {.title = "t", .x_label = "step"});
+  EXPECT_NE(quarters.find(">0.25<"), std::string::npos);
+}
+
 TEST(ReportChartsUnit, TextIsEscaped) {
   EXPECT_EQ(Html("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
   EXPECT_EQ(LineChart({{"<b>", {{1, 2}, {2, 3}}}}, {.title = "t", .x_label = "x"}).find("<b>"),

@@ -1,14 +1,21 @@
 #include "search/front.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "env/base/files.h"
+#include "env/base/log.h"
+#include "search/front_forecast.h"
 #include "tests/support/tiny_environment.h"
 
 namespace espalier {
 namespace {
+
+namespace fs = std::filesystem;
 
 SearchResult RunFront(const TinyEnvironment& tiny, const FrontConfig& config) {
   SearchContext context{.seed = 2};
@@ -20,15 +27,13 @@ TEST(FrontUnit, PlansAreNestedAndHoldTheirBudgets) {
   const double full = tiny.budget().bounds().front().full;
   const SearchResult result =
       RunFront(tiny, {.budgets = {0.8, 0.6, 0.4}, .evaluations = 80, .samples = 16});
-  const auto& front = result.info["front"];
+  const auto& front = result.info.at("front");
   ASSERT_EQ(front.size(), 4U);  // and the run's own, 0.5
   std::vector<std::pair<double, Selection>> plans;
   for (const auto& row : front) {
     const double budget = row.contains("budget") ? row["budget"].get<double>() : 0.5;
     EXPECT_LE(row["macs"].get<double>(), budget * full);
-    EXPECT_LE(row["low"].get<double>(), row["forecast"].get<double>());
-    EXPECT_GE(row["high"].get<double>(), row["forecast"].get<double>());
-    plans.emplace_back(budget, row["kept"].get<Selection>());
+    plans.emplace_back(budget, row.at("kept").get<Selection>());
   }
   std::sort(plans.begin(), plans.end());
   for (size_t i = 0; i + 1 < plans.size(); ++i)
@@ -46,21 +51,14 @@ TEST(FrontUnit, LearningNeverEndsBelowTheCriterionItself) {
   FrontConfig config{.budgets = {0.7, 0.4}, .evaluations = 150, .samples = 32};
   const auto mean = [](const SearchResult& result) {
     double sum = 0;
-    for (const auto& row : result.info["front"]) sum += row["searched_value"].get<double>();
+    for (const auto& row : result.info.at("front")) sum += row.at("searched_value").get<double>();
     return sum;
   };
   const double learned = mean(RunFront(tiny, config));
   config.method = "criterion";
   const SearchResult plain = RunFront(tiny, config);
-  EXPECT_EQ(plain.info["orders"], 1);
+  EXPECT_EQ(plain.info.at("orders"), 1);
   EXPECT_GE(learned, mean(plain));
-}
-
-TEST(FrontUnit, ForecastsSayWhatTheyCameFrom) {
-  const TinyEnvironment tiny;  // 32 validation samples: too few to leave some unseen
-  const SearchResult result = RunFront(tiny, {.evaluations = 6, .samples = 0});
-  EXPECT_NE(result.info["forecast_on"].get<std::string>().find("samples the search saw"),
-            std::string::npos);
 }
 
 TEST(FrontUnit, BudgetsOutsideTheirRangeAreErrors) {
@@ -69,6 +67,230 @@ TEST(FrontUnit, BudgetsOutsideTheirRangeAreErrors) {
   EXPECT_THROW(RunFront(tiny, {.budgets = {1e-9}}), Error);  // below the least reachable
   EXPECT_THROW(Front({.criterion = "l2norm"}), Error);
 }
+
+SearchResult RunIn(const fs::path& folder, const TinyEnvironment& tiny, int64_t stop_after = -1) {
+  SearchContext context{.seed = 2, .folder = folder};
+  context.stop = [&stop_after] { return stop_after-- == 0; };
+  return Front({.budgets = {0.7, 0.4}, .evaluations = 40, .samples = 16}).Run(tiny.Get(), context);
+}
+
+nlohmann::json OrdersOf(const std::string& journal) {
+  nlohmann::json orders;
+  for (size_t begin = 0; begin < journal.size(); begin = journal.find('\n', begin) + 1)
+    orders.push_back(nlohmann::json::parse(journal.substr(begin, journal.find('\n', begin) - begin))
+                         .value("orders", nlohmann::json()));
+  return orders;
+}
+
+TEST(FrontUnit, AKillAtAnyInstantIsSurvivedTwice) {
+  const TinyEnvironment tiny;
+  const TemporaryFolder folder;
+  const SearchResult whole = RunIn(folder.path() / "whole", tiny);
+  const std::string text = ReadFile(folder.path() / "whole" / "front.jsonl");
+  const size_t header = text.find('\n') + 1, first = text.find('\n', header) + 1;
+  // Nothing yet, a torn header, a header alone, a torn first line, one without its end, one line,
+  // a torn second.
+  for (const size_t left :
+       {size_t{0}, header / 2, header, header + 1, first - 1, first, first + 20}) {
+    SCOPED_TRACE(left);
+    const fs::path again = folder.path() / Str(left);
+    WriteFileAtomic(again / "front.jsonl", text.substr(0, left));
+    EXPECT_THROW(RunIn(again, tiny, /*stop_after=*/1), Error);
+    const std::string once = ReadFile(again / "front.jsonl");
+    WriteFileAtomic(again / "front.jsonl", once + text.substr(header, 30));  // torn once more
+    const SearchResult resumed = RunIn(again, tiny);
+    EXPECT_EQ(resumed.selection, whole.selection);
+    EXPECT_EQ(resumed.info, whole.info);
+    EXPECT_EQ(OrdersOf(ReadFile(again / "front.jsonl")), OrdersOf(text));
+  }
+}
+
+TEST(FrontUnit, SecondsAddUpOverResumes) {
+  const TinyEnvironment tiny;
+  const TemporaryFolder folder;
+  EXPECT_THROW(RunIn(folder.path(), tiny, /*stop_after=*/2), Error);
+  const fs::path file = folder.path() / "front.jsonl";
+  std::string text = ReadFile(file);
+  const size_t last = text.rfind('\n', text.size() - 2) + 1;
+  auto line = nlohmann::json::parse(text.substr(last));
+  EXPECT_GT(line.at("seconds").get<double>(), 0);
+  line["seconds"] = 1000;  // as if it had taken long
+  WriteFileAtomic(file, text.substr(0, last) + line.dump() + "\n");
+  EXPECT_GE(RunIn(folder.path(), tiny).seconds, 1000);
+}
+
+TEST(FrontUnit, IntervalsAreThoseOfTheirKindOfFigure) {
+  // 2.5 +- 1.959964 * 0.1.
+  const Interval plain =
+      ConfidenceInterval({.metric = "cross_entropy", .value = 2.5, .standard_error = 0.1});
+  EXPECT_NEAR(plain.low, 2.3040036, 1e-6);
+  EXPECT_NEAR(plain.high, 2.6959964, 1e-6);
+  // Wilson, 100 right answers of 100, z^2 = 3.841459: n / (n + z^2) to 1.
+  const Interval all = ConfidenceInterval({.value = 1, .standard_error = 0, .samples = 100});
+  EXPECT_NEAR(all.low, 100 / 103.841459, 1e-6);
+  EXPECT_EQ(all.high, 1);
+  // 80 of 100, standard error sqrt(0.8 * 0.2 / 100) = 0.04:
+  // (0.8 + z^2 / 200 -+ z sqrt(0.0016 + z^2 / 40000)) / (1 + z^2 / 100).
+  const Interval most = ConfidenceInterval({.value = 0.8, .standard_error = 0.04, .samples = 100});
+  EXPECT_NEAR(most.low, 0.7111708, 1e-6);
+  EXPECT_NEAR(most.high, 0.8666331, 1e-6);
+}
+
+/// A network without training, and as many samples of a law as wanted: rare classes or a Markov
+/// chain of words.
+class MadeUp {
+ public:
+  explicit MadeUp(const std::string& metric)
+      : task_{.loss = metric == "perplexity" ? "next_token_nll" : "cross_entropy",
+              .metric = metric},
+        words_(metric == "perplexity"),
+        network_(words_ ? MakeWords() : MakeClasses()),
+        space_(BuildSpace(network_, {})),
+        cost_(space_),
+        budget_(cost_, TinyEnvironment::HalfMacs()) {}
+  MadeUp(const MadeUp&) = delete;
+  MadeUp& operator=(const MadeUp&) = delete;
+
+  Dataset Draw(int64_t count, uint64_t seed) const {
+    Rng rng(seed, 0, "made up");
+    return words_ ? DrawWords(count, rng) : DrawClasses(count, rng);
+  }
+  SearchResult Run(const Dataset& validation, const FrontConfig& config, uint64_t seed = 1) const {
+    DataConfig data;
+    data.name = "tensors";
+    const Splits splits(data, validation, validation, validation);
+    SearchContext context{.seed = seed};
+    return Front(config).Run(
+        {.space = space_, .cost = cost_, .budget = budget_, .splits = &splits, .task = task_},
+        context);
+  }
+  double Measured(const nlohmann::json& row, const Dataset& samples) const {
+    const Plan plan = MakePlan(space_, row.at("kept").get<Selection>());
+    return Evaluate(Cut(network_, plan), samples, task_).value;
+  }
+
+ private:
+  static constexpr int64_t kClasses = 3, kFeatures = 6, kWords = 7, kTokens = 5;
+  static Network MakeClasses() {
+    Builder b("classes", 4);
+    const ValueId x = b.Input("x", {2, kFeatures});
+    const ValueId hidden = b.Relu(b.Linear("first", x, kFeatures, 16));
+    return b.Finish({b.Linear("last", b.Relu(b.Linear("second", hidden, 16, 16)), 16, kClasses)});
+  }
+  static Network MakeWords() {
+    Builder b("words", 4);
+    const ValueId tokens = b.Input("tokens", {2, kTokens}, at::kLong);
+    Rng rng(1, 0, "table");
+    std::vector<float> values;
+    for (int64_t i = 0; i < kWords * kFeatures; ++i)
+      values.push_back(static_cast<float>(6 * rng.Normal()));
+    const ValueId table = b.Parameter("embed.weight", at::tensor(values).view({kWords, kFeatures}));
+    const ValueId x = b.Call("aten::embedding", "", {{"weight", table}, {"indices", tokens}});
+    return b.Finish({b.Linear("last", b.Relu(b.Linear("first", x, kFeatures, 24)), 24, kWords)});
+  }
+  static Dataset DrawClasses(int64_t count, Rng& rng) {
+    std::vector<float> inputs;
+    std::vector<int64_t> labels;
+    for (int64_t i = 0; i < count; ++i) {
+      const double at = rng.Uniform();
+      labels.push_back(at < 0.75 ? 0 : at < 0.93 ? 1 : 2);
+      for (int64_t f = 0; f < kFeatures; ++f)
+        inputs.push_back(static_cast<float>(3 * rng.Normal() + (f % kClasses == labels.back())));
+    }
+    return {.inputs = {at::tensor(inputs).view({count, kFeatures})},
+            .targets = {at::tensor(labels, at::kLong)}};
+  }
+  static Dataset DrawWords(int64_t count, Rng& rng) {
+    std::vector<int64_t> tokens;
+    for (int64_t i = 0; i < count * kTokens; ++i) {
+      const bool next = i % kTokens != 0 && rng.Uniform() < 0.5;
+      tokens.push_back(next ? (tokens.back() + 1) % kWords
+                            : static_cast<int64_t>(rng.Index(kWords)));
+    }
+    return {.inputs = {at::tensor(tokens, at::kLong).view({count, kTokens})}, .targets = {}};
+  }
+
+  const Task task_;
+  const bool words_;
+  const Network network_;
+  const Space space_;
+  const CostModel cost_;
+  const Budget budget_;
+};
+
+class FrontMetrics : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { SetLogLevel(LogLevel::kWarning); }  // hundreds of searches
+  void TearDown() override { SetLogLevel(LogLevel::kInfo); }
+};
+
+TEST_P(FrontMetrics, ForecastsAreTheFigureItself) {
+  const MadeUp made(GetParam());
+  const Dataset validation = made.Draw(200, 1);
+  const SearchResult result =
+      made.Run(validation, {.budgets = {0.8, 0.4}, .evaluations = 9, .samples = 0});
+  EXPECT_EQ(result.info.value("metric", ""), GetParam());
+  for (const auto& row : result.info.at("front")) {
+    const double figure = made.Measured(row, validation);  // the search saw all of it
+    EXPECT_DOUBLE_EQ(row.at("forecast").get<double>(), figure);
+    EXPECT_DOUBLE_EQ(row.at("searched_value").get<double>(), figure);
+  }
+}
+
+TEST_P(FrontMetrics, IntervalsCoverWhatOtherSamplesShow) {
+  const MadeUp made(GetParam());
+  // 180 intervals from 60 independent draws of validation samples. The three of a draw agree with
+  // each other; were they one, 95 % of the 60 would cover, with a standard deviation of 2.8 %. Over
+  // 800 draws it is 94.1 % to 96.3 %, depending on the metric.
+  const Dataset law = made.Draw(30'000, 1000);
+  int64_t covered = 0, intervals = 0;
+  std::map<Selection, double> truth;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    const FrontConfig config{.budgets = {0.8, 0.4}, .evaluations = 15, .samples = 120};
+    const SearchResult result = made.Run(made.Draw(420, seed), config, seed);
+    EXPECT_EQ(result.info.at("forecast_on"), "300 unseen validation samples");
+    for (const auto& row : result.info.at("front")) {
+      const auto [known, fresh] = truth.try_emplace(row.at("kept").get<Selection>());
+      if (fresh) known->second = made.Measured(row, law);
+      const double low = row.at("low"), forecast = row.at("forecast"), high = row.at("high");
+      EXPECT_LE(low, forecast);
+      EXPECT_LE(forecast, high);
+      covered += low <= known->second && known->second <= high;
+      ++intervals;
+    }
+  }
+  const double coverage = static_cast<double>(covered) / static_cast<double>(intervals);
+  RecordProperty("coverage", Str(coverage));
+  EXPECT_EQ(intervals, 180);
+  EXPECT_GE(coverage, 0.90);
+  EXPECT_LE(coverage, 0.99);
+}
+
+TEST_P(FrontMetrics, WithoutUnseenSamplesThereIsNoInterval) {
+  const MadeUp made(GetParam());
+  const Dataset validation = made.Draw(250, 1);
+  for (const int64_t samples : {0, 250, 400, 160}) {  // of 160 leave too few
+    SCOPED_TRACE(samples);
+    const SearchResult result =
+        made.Run(validation, {.budgets = {0.5}, .evaluations = 8, .samples = samples});
+    EXPECT_EQ(
+        result.info.at("forecast_on"),
+        Str(samples == 160 ? 160 : 250, " samples the search saw, and chose by: no interval"));
+    EXPECT_EQ(result.info.value("unseen", -1), 0);
+    for (const auto& row : result.info.at("front")) {
+      EXPECT_TRUE(row.at("low").is_null() && row.at("high").is_null()) << row;
+      EXPECT_TRUE(row.at("forecast").is_number()) << row;
+    }
+  }
+  const SearchResult enough =
+      made.Run(validation, {.budgets = {0.5}, .evaluations = 8, .samples = 150});
+  EXPECT_EQ(enough.info.value("unseen", -1), 100);
+  EXPECT_TRUE(enough.info.at("front")[0].at("low").is_number());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FrontMetrics,
+                         testing::Values("accuracy", "cross_entropy", "mean_iou", "perplexity"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace espalier

@@ -7,6 +7,7 @@
 #include "env/base/rng.h"
 #include "env/graph/builder.h"
 #include "env/graph/executor.h"
+#include "env/space/masked_reference.h"
 
 namespace espalier {
 namespace {
@@ -45,38 +46,44 @@ Selection Half(const Space& space, uint64_t seed) {
 }
 
 std::vector<Tensor> Values(const Network& network, const std::vector<Feature>& features,
-                           const Tensor& x, std::span<const Gate> gates = {}) {
+                           const Tensor& x) {
   const at::NoGradGuard no_grad;
   std::vector<Tensor> values(features.size());
   std::vector<Tap> taps;
   for (size_t i = 0; i < features.size(); ++i)
     taps.push_back({features[i].value, [&values, i](const Tensor& t) { values[i] = t.clone(); }});
   const Executor executor(network.graph);
-  executor.Run(executor.Bind(network.store), {x}, {.gates = gates, .taps = taps});
+  executor.Run(executor.Bind(network.store), {x}, {.taps = taps});
   return values;
 }
 
-/// The network with removed units masked has, at the coordinates that were kept, the very values of
-/// the cut one: features are matched channel by channel.
+/// `count` values of the network with removed units masked have, at the coordinates that were kept,
+/// the very values of the cut one.
+void ExpectMatching(const Space& space, const Selection& selection, size_t count) {
+  const std::vector<Feature> features = MatchedFeatures(space, selection);
+  ASSERT_EQ(features.size(), count);
+  const std::vector<uint8_t> mask = EffectiveMask(space, UnitMask(space, selection));
+  const Tensor x = at::ones({2, 3, 6, 6});
+  const auto masked = Values(MaskedReference(space, mask), features, x);
+  const auto cut = Values(Cut(space.network(), MakePlan(space, selection)), features, x);
+  for (size_t i = 0; i < features.size(); ++i) {
+    ASSERT_TRUE(cut[i].defined());
+    const Tensor matching = features[i].Matching(masked[i]);
+    ASSERT_EQ(matching.sizes(), cut[i].sizes());
+    EXPECT_TRUE(at::allclose(matching, cut[i], 1e-5, 1e-6));
+  }
+}
+
+/// Features are matched channel by channel.
 TEST(FeaturesProperty, KeptCoordinatesOfTheMaskedNetworkAreTheCutOnes) {
   for (const auto& network : {Residual(), Plain()})
     for (uint64_t seed = 0; seed < 20; ++seed) {
       SCOPED_TRACE(Str(network.name, ", seed ", seed));
       const Space space = BuildSpace(network);
       const Selection selection = Half(space, seed);
-      const std::vector<Feature> features = MatchedFeatures(space, selection);
-      ASSERT_EQ(features.size(), 2U);
-      const std::vector<uint8_t> mask = UnitMask(space, selection);
-      const Tensor factors = at::tensor(std::vector<float>(mask.begin(), mask.end()), at::kFloat);
-      const Tensor x = at::ones({2, 3, 6, 6});
-      const auto masked = Values(space.network(), features, x, ReadGates(space, factors));
-      const auto cut = Values(Cut(space.network(), MakePlan(space, selection)), features, x);
-      for (size_t i = 0; i < features.size(); ++i) {
-        EXPECT_FALSE(features[i].kept.empty());
-        const Tensor matching = features[i].Matching(masked[i]);
-        ASSERT_EQ(matching.sizes(), cut[i].sizes());
-        EXPECT_TRUE(at::allclose(matching, cut[i], 1e-5, 1e-6));
-      }
+      for (const Feature& feature : MatchedFeatures(space, selection))
+        EXPECT_FALSE(feature.kept.empty());
+      ExpectMatching(space, selection, 2);
     }
 }
 
@@ -123,6 +130,46 @@ TEST(FeaturesUnit, OutputsAreLeftToTheLossesOfOutputs) {
   const Network layer = alone.Finish({alone.Linear("a", alone.Input("x", {2, 4}), 4, 4)});
   const Space none = BuildSpace(layer);
   EXPECT_THROW(MatchedFeatures(none, KeepAll(none)), Error);
+}
+
+TEST(FeaturesProperty, KeptCoordinatesAreTheCutOnesWhereBranchesAreGone) {
+  for (const bool decoupled : {false, true})
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      SCOPED_TRACE(Str(decoupled ? "decoupled, " : "", "seed ", seed));
+      const Space space = BuildSpace(Residual(), {.decouple_residuals = decoupled, .depth = true});
+      ASSERT_EQ(space.branches().size(), 2U);
+      Selection selection = Half(space, seed);
+      for (size_t branch = 0; branch < 2; ++branch)
+        if ((seed >> branch) % 2 == 0)
+          selection[static_cast<size_t>(space.branches()[branch].group)].clear();
+      ExpectMatching(space, selection, 2);
+    }
+}
+
+TEST(FeaturesUnit, SumsInsideARemovedBranchAreLeftOut) {
+  // x + c(y + b(y)) with y = a(x): without the outer branch there is no inner sum.
+  Builder b("nested", 1);
+  const ValueId x = b.Linear("stem", b.Input("x", {2, 3, 6, 6}), 6, 6);
+  const ValueId y = b.Relu(b.Linear("a", x, 6, 6));
+  const ValueId inner = b.Add(y, b.Linear("b", y, 6, 6));
+  const ValueId outer = b.Add(x, b.Linear("c", inner, 6, 6));
+  const Network network = b.Finish({b.Linear("fc", outer, 6, 3)});
+  const Space space = BuildSpace(network, {.depth = true});
+  ASSERT_EQ(space.branches().size(), 2U);
+  EXPECT_EQ(MatchedFeatures(space, KeepAll(space)).size(), 2U);
+  for (const Branch& branch : space.branches()) {
+    Selection selection = Half(space, 1);
+    for (const Branch& any : space.branches()) selection[static_cast<size_t>(any.group)] = {0};
+    selection[static_cast<size_t>(branch.group)].clear();
+    const bool whole = network.graph.ops[static_cast<size_t>(branch.op)].outputs[0] == outer;
+    ExpectMatching(space, selection, whole ? 1 : 2);
+  }
+}
+
+TEST(FeaturesUnit, TheSelectionOfAnotherSpaceIsRefused) {
+  const Space space = BuildSpace(Residual()), other = BuildSpace(Residual(), {.depth = true});
+  EXPECT_THROW(MatchedFeatures(space, KeepAll(other)), Error);
+  EXPECT_THROW(MatchedFeatures(other, KeepAll(space)), Error);
 }
 
 }  // namespace

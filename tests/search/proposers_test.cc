@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "search/pareto.h"
 #include "search/proposer.h"
 #include "search/proposers/cma_es.h"
 #include "search/proposers/gaussian_process.h"
@@ -106,6 +107,61 @@ TEST(Nsga2Unit, RanksFrontsAndMeasuresCrowding) {
   const auto distances = CrowdingDistances({{1, 5}, {2, 4}, {5, 1}});
   EXPECT_TRUE(std::isinf(distances[0]) && std::isinf(distances[2]));
   EXPECT_NEAR(distances[1], (5 - 1) / 4.0 + (5 - 1) / 4.0, 1e-12);
+}
+
+/// What an nsga2 with these objectives tries in three generations, when all candidates are equally
+/// good.
+std::vector<Trial> TrialsOf(const std::vector<std::string>& costs, const BudgetConfig& bounds) {
+  const TinyEnvironment tiny(bounds);
+  const Environment environment = tiny.Get();
+  SearchProblem problem{.cost = environment.cost, .budget = environment.budget, .evaluations = 99};
+  problem.low.assign(environment.space.groups().size(), 0.1);
+  problem.high.assign(environment.space.groups().size(), 1);
+  Nsga2Config config;
+  config.population = 8;
+  config.costs = costs;
+  Nsga2 proposer(config);
+  std::vector<Proposal> asked = {{.decision = Decision(problem.groups(), 1.0)}};
+  std::vector<Trial> trials;
+  for (uint64_t round = 0; round < 4; ++round) {
+    std::vector<Trial> batch;
+    for (const Proposal& proposal : asked) {
+      Trial& trial = batch.emplace_back();
+      trial.kept = environment.budget.Project(proposal.decision);
+      trial.value = 0.5;  // all alike: only costs tell them apart
+      const std::vector<double> kept(trial.kept.begin(), trial.kept.end());
+      trial.cost = environment.cost.Evaluate(kept, environment.budget.convention());
+    }
+    proposer.Tell(problem, batch);
+    trials.insert(trials.end(), batch.begin(), batch.end());
+    Rng rng(1, round, "ask");
+    asked = proposer.Ask(problem, rng);
+  }
+  return trials;
+}
+
+TEST(Nsga2Unit, CostsAreThoseOfTheBudgetOrThoseNamed) {
+  BudgetConfig bounds = TinyEnvironment::HalfMacs();
+  const auto mean = [](std::span<const Trial> trials, double Cost::*cost) {
+    double sum = 0;
+    for (const Trial& trial : trials) sum += trial.cost.*cost / static_cast<double>(trials.size());
+    return sum;
+  };
+  for (const auto& [name, cost] : {std::pair("params", &Cost::params),
+                                   std::pair("activation_bytes", &Cost::activation_bytes)}) {
+    const std::vector<Trial> trials = TrialsOf({name}, bounds);
+    EXPECT_LT(mean(std::span(trials).last(8), cost), mean(std::span(trials).subspan(1, 8), cost))
+        << name;
+  }
+  EXPECT_EQ(TrialsOf({}, bounds).size(), 1U + 3 * 8);
+  for (const std::string bad : {"macss", "latency_ms"}) try {
+      TrialsOf({bad}, bounds);
+      FAIL() << "accepted " << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+      EXPECT_NE(error.message().find(bad), std::string::npos) << error.message();
+      EXPECT_FALSE(error.hint().empty());
+    }
 }
 
 TEST(TpeUnit, ParzenDensityIntegratesToOneAndDrawsStayInside) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "env/base/error.h"
 #include "env/graph/executor.h"
 #include "search/compensate.h"
 #include "search/uniform.h"
@@ -24,9 +25,9 @@ CutNetwork CutUniformly(const TinyEnvironment& tiny) {
 }
 
 /// Mean squared distance of the cut network's outputs from the uncut ones, on test images.
-double Distance(const TinyEnvironment& tiny, const Network& cut) {
+double Distance(const TinyEnvironment& tiny, const Network& uncut, const Network& cut) {
   const Tensor images = tiny.Get().splits->test().Range(0, 32).inputs[0];
-  return at::mse_loss(Forward(cut, images), Forward(tiny.network(), images)).item<double>();
+  return at::mse_loss(Forward(cut, images), Forward(uncut, images)).item<double>();
 }
 
 TEST(RefineUnit, OffLeavesTheCutNetworkBitForBit) {
@@ -41,7 +42,7 @@ TEST(RefineUnit, EachStepBringsTheOutputsNearerAndLeavesItsInputAlone) {
   const TinyEnvironment tiny;
   const CutNetwork cut = CutUniformly(tiny);
   const std::string before = cut.network.WeightsHash();
-  const double distance = Distance(tiny, cut.network);
+  const double distance = Distance(tiny, tiny.network(), cut.network);
   const std::vector<RefineConfig> steps = {
       {.batch_size = 32, .compensate_batches = 4},
       {.batch_size = 32, .compensate_batches = 4, .residual = false},
@@ -49,7 +50,7 @@ TEST(RefineUnit, EachStepBringsTheOutputsNearerAndLeavesItsInputAlone) {
   for (const RefineConfig& config : steps) {
     SearchContext context{.seed = 3};
     const RefineResult result = Refine(tiny.Get(), cut.plan, cut.network, config, context);
-    EXPECT_LT(Distance(tiny, result.network), 0.7 * distance) << result.info.dump();
+    EXPECT_LT(Distance(tiny, tiny.network(), result.network), 0.7 * distance) << result.info.dump();
     EXPECT_EQ(cut.network.WeightsHash(), before);
     SearchContext again{.seed = 3};
     EXPECT_EQ(Refine(tiny.Get(), cut.plan, cut.network, config, again).network.WeightsHash(),
@@ -133,6 +134,120 @@ TEST(CompensateUnit, BranchesAimAtTheTrunkAndGroupedConvolutionsAreNamed) {
       Compensate(grouped.network(), other.plan, copy, {at::randn({8, 3, 8, 8})}, {}).skipped;
   ASSERT_EQ(skipped.size(), 1U);
   EXPECT_EQ(skipped[0], "grouped: grouped convolution");
+}
+
+/// Two residual blocks for the images of TinyEnvironment; the second has a shortcut of its own.
+Network Residual() {
+  Builder b("residual", 3);
+  ValueId x = b.Input("x", {2, 3, 8, 8});
+  x = b.Relu(b.BatchNorm2d("bn", b.Conv2d("stem", x, 3, 8, {.padding = 1}), 8));
+  for (const std::string block : {"b1", "b2"}) {
+    ValueId y = b.Conv2d(block + ".conv1", x, 8, 12, {.padding = 1});
+    y = b.Relu(b.BatchNorm2d(block + ".bn1", y, 12));
+    y = b.BatchNorm2d(block + ".bn2", b.Conv2d(block + ".conv2", y, 12, 8, {.padding = 1}), 8);
+    if (block == "b2") x = b.BatchNorm2d("down.bn", b.Conv2d("down", x, 8, 8, {.kernel = 1}), 8);
+    x = b.Relu(b.Add(y, x));
+  }
+  return b.Finish({b.Linear("fc", b.Flatten(b.GlobalAvgPool(x)), 8, 3)});
+}
+
+/// Half of every group; of the branches only that of module `gone` goes.
+Selection HalfWithoutBranch(const Space& space, const std::string& gone) {
+  std::vector<int64_t> counts;
+  for (const Group& group : space.groups()) counts.push_back(group.Keepable(group.units / 2));
+  for (const Branch& branch : space.branches())
+    counts[static_cast<size_t>(branch.group)] = branch.module == gone ? 0 : 1;
+  return SelectFirst(space, counts);
+}
+
+class RefineDepthUnit : public testing::TestWithParam<std::tuple<bool, const char*>> {};
+
+TEST_P(RefineDepthUnit, EachStepBringsTheOutputsNearerWhereABranchIsGone) {
+  const auto& [decoupled, gone] = GetParam();
+  const TinyEnvironment tiny;  // for its images
+  const Space space = BuildSpace(Residual(), {.decouple_residuals = decoupled, .depth = true});
+  const CostModel cost(space);
+  const Budget budget(cost, TinyEnvironment::HalfMacs());
+  const Environment environment{
+      .space = space, .cost = cost, .budget = budget, .splits = tiny.Get().splits};
+  const Plan plan = MakePlan(space, HalfWithoutBranch(space, gone));
+  ASSERT_EQ(plan.branches.size(), 1U);
+  const Network cut = Cut(space.network(), plan);
+  const double distance = Distance(tiny, space.network(), cut);
+  const std::vector<RefineConfig> steps = {
+      {.batch_size = 32, .compensate_batches = 4},
+      {.batch_size = 32, .compensate_batches = 4, .residual = false},
+      {.batch_size = 32, .compensate_batches = 4, .tune_batches = 5},
+      {.batch_size = 32, .tune_batches = 20, .tune_lr = 0.02, .tune_loss = "mse_outputs"}};
+  for (const RefineConfig& config : steps) {
+    SearchContext context{.seed = 3};
+    const RefineResult result = Refine(environment, plan, cut, config, context);
+    EXPECT_LT(Distance(tiny, space.network(), result.network), 0.7 * distance)
+        << result.info.dump();
+    if (config.compensate_batches == 0) continue;
+    std::map<std::string, std::string> targets;
+    for (const auto& layer : result.info["compensated"]) targets[layer["name"]] = layer["target"];
+    const std::string left = gone == std::string("b1") ? "b2" : "b1";
+    EXPECT_EQ(targets.at(left + ".conv1"), "output");
+    EXPECT_EQ(targets.size(), 5U) << "stem, two of the block that is left, down, fc";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Branches, RefineDepthUnit,
+                         testing::Combine(testing::Bool(), testing::Values("b1", "b2")));
+
+TEST(CompensateUnit, ALinearBranchThatGoesIsMadeUpForByWhatReadsTheSum) {
+  // head(x + f(x)) with a linear f is a linear map of x: the head alone can compute it.
+  Builder b("linear_branch", 1);
+  const ValueId x = b.Conv2d("stem", b.Input("x", {2, 3, 6, 6}), 3, 4, {.padding = 1});
+  const ValueId f = b.Conv2d("f", x, 4, 4, {.kernel = 1, .bias = true});
+  const Network network =
+      b.Finish({b.Conv2d("head", b.Add(x, f), 4, 5, {.kernel = 1, .bias = true})});
+  const Space space = BuildSpace(network, {.depth = true});
+  ASSERT_EQ(space.branches().size(), 1U);
+  Selection selection = KeepAll(space);
+  selection[static_cast<size_t>(space.branches()[0].group)].clear();
+  const Plan plan = MakePlan(space, selection);
+  Network cut = Cut(space.network(), plan);
+  at::manual_seed(1);
+  const Tensor images = at::randn({64, 3, 6, 6});
+  const Tensor wanted = Forward(network, images);
+  const double before = at::mse_loss(Forward(cut, images), wanted).item<double>();
+  const CompensateResult done =
+      Compensate(space.network(), plan, cut, {images}, {.ridge = 1e-9, .residual = true});
+  ASSERT_EQ(done.layers.size(), 2U);
+  EXPECT_EQ(done.layers[1].name, "head");
+  EXPECT_LT(at::mse_loss(Forward(cut, images), wanted).item<double>(), 1e-6 * before);
+}
+
+TEST(CompensateUnit, ATrunkThatIsNotThereYetIsNoTarget) {
+  // The shortcut runs between what the branch's last layer reads and that layer.
+  Builder b("late", 1);
+  const ValueId x = b.Input("x", {2, 3, 6, 6});
+  const ValueId y = b.Relu(b.Conv2d("conv1", x, 3, 8, {.padding = 1}));
+  const ValueId trunk = b.Conv2d("down", x, 3, 4, {.kernel = 1});
+  const ValueId branch = b.BatchNorm2d("bn", b.Conv2d("conv2", y, 8, 4, {.padding = 1}), 4);
+  const Network network = b.Finish({b.Add(trunk, branch)});
+  const Space space = BuildSpace(network);
+  const Plan plan = MakePlan(space, {{0, 1, 2, 3}});
+  Network cut = Cut(network, plan);
+  const CompensateResult done = Compensate(network, plan, cut, {at::randn({32, 3, 6, 6})}, {});
+  ASSERT_EQ(done.layers.size(), 3U);
+  for (const CompensatedLayer& layer : done.layers) EXPECT_EQ(layer.target, "output");
+}
+
+TEST(CompensateUnit, TheCutOfAnotherNetworkIsRefused) {
+  const TinyEnvironment tiny;
+  const CutNetwork other = CutUniformly(tiny);
+  const Space space = BuildSpace(Residual());
+  const Plan plan = MakePlan(space, KeepAll(space));
+  Network cut = other.network;
+  try {
+    Compensate(space.network(), plan, cut, {at::randn({2, 3, 8, 8})}, {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInternal);
+  }
 }
 
 }  // namespace

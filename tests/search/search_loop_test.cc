@@ -53,6 +53,13 @@ TEST(SearchLoopUnit, TheUniformRatioComesFirstAndNoResultIsBelowIt) {
   EXPECT_GE(result.info["best"]["value"].get<double>(), result.info["uniform"].get<double>());
   EXPECT_EQ(result.info["evaluations"].get<double>(), 40);
   EXPECT_EQ(result.info["samples"], 32);
+  const auto& front = result.info["front"];
+  ASSERT_FALSE(front.empty());
+  EXPECT_EQ(front.back()["value"], result.info["best"]["value"]);
+  for (size_t i = 1; i < front.size(); ++i) {
+    EXPECT_GT(front[i]["macs"], front[i - 1]["macs"]);
+    EXPECT_GT(front[i]["value"], front[i - 1]["value"]) << "else it would not be in the front";
+  }
 }
 
 TEST(SearchLoopUnit, AProposerThatLeavesItsBoundsHasFailedTrialsAndTheSearchGoesOn) {

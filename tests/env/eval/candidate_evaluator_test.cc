@@ -357,6 +357,23 @@ TEST(CandidateEvaluatorProperty, AnyMetricAgreesWithEvaluatingTheCutNetwork) {
   }
 }
 
+TEST(CandidateEvaluatorProperty, SamplesAreTheSameWhetherTheyArePreparedBeforeOrBatchByBatch) {
+  const Fixture fixture;
+  Task task;
+  task.uncut = std::make_shared<const Network>(fixture.space.network());
+  task.metric = "agreement";
+  const TaskSamples before(fixture.splits.validation(), task, fixture.space.network()),
+      later(fixture.splits.validation(), task, fixture.space.network(), 0, 0, at::kCPU, 0);
+  for (const auto& [first, count] : {std::pair(0, 90), std::pair(30, 7)}) {
+    const Tensor inputs = before.Inputs(first, count).front();
+    EXPECT_TRUE(at::equal(inputs, later.Inputs(first, count).front()));
+    EXPECT_EQ(inputs.suggest_memory_format(), at::MemoryFormat::ChannelsLast);
+    const std::vector<Tensor> outputs = {at::randn({count, 10})};
+    EXPECT_TRUE(
+        at::equal(before.PerSample(outputs, first, count), later.PerSample(outputs, first, count)));
+  }
+}
+
 TEST(CandidateEvaluatorUnit, ClassesTakeTurnsInTheOrder) {
   const Fixture fixture;
   const TaskSamples some(fixture.splits.validation(), {}, fixture.space.network(), 10);

@@ -55,6 +55,26 @@ TEST(ExecutorUnit, DifferentiatesThroughTheGraph) {
     EXPECT_TRUE(at::equal(net.store.Get(name).grad(), twin.Get(name).grad())) << name;
 }
 
+TEST(ExecutorUnit, AllGatesOfAnArgumentApply) {
+  Builder b("net", 1);
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId first = b.Linear("first", x, 3, 2), again = b.Linear("again", x, 3, 2);
+  const Network network = b.Finish({first, again});
+  const Executor executor(network.graph);
+  const Binding binding = executor.Bind(network.store);
+  const Tensor input = at::randn({2, 3}), units = at::tensor({1.0f, 0.0f, 2.0f}),
+               whole = at::tensor({0.5f}).view({1, 1});
+  const int32_t one = static_cast<int32_t>(network.graph.ops.size()) - 2, two = one + 1;
+  const std::vector<Gate> gates = {{one, 0, 0, 1, units},
+                                   {one, 0, 0, -1, whole},
+                                   {two, 0, 0, 1, units}};  // shares the first product alone
+  const auto gated = executor.Run(binding, {input}, {.gates = gates});
+  const auto half = executor.Run(binding, {input * units * 0.5});
+  const auto unit = executor.Run(binding, {input * units});
+  EXPECT_TRUE(at::allclose(gated[0], half[0]));
+  EXPECT_TRUE(at::allclose(gated[1], unit[1]));
+}
+
 TEST(ExecutorUnit, GateMultipliesOneArgumentAndPassesGradients) {
   const Network net = TinyNet();
   int32_t linear = -1;

@@ -23,11 +23,11 @@ std::vector<std::string> DepthGroups(const Space& space) {
 }
 
 /// y = x + f(x), where f(x) = b(relu(a(x))): two convolutions of 4 channels.
-Network OneBlock() {
+Network OneBlock(int64_t inside = 8) {
   Builder b("block", 3);
   const ValueId x = b.Conv2d("stem", b.Input("x", {2, 3, 6, 6}), 3, 4, {.padding = 1});
   const ValueId f =
-      b.Conv2d("b", b.Relu(b.Conv2d("a", x, 4, 8, {.padding = 1})), 8, 4, {.padding = 1});
+      b.Conv2d("b", b.Relu(b.Conv2d("a", x, 4, inside, {.padding = 1})), inside, 4, {.padding = 1});
   return b.Finish({b.Conv2d("head", b.Add(x, f), 4, 2, {.padding = 1})});
 }
 
@@ -136,6 +136,32 @@ TEST(DepthUnit, PlansOfOtherNetworksAreRefused) {
   plan = MakePlan(space, selection);
   plan.removed.push_back("stem.weight");
   EXPECT_THROW(Cut(space.network(), plan), Error);
+}
+
+TEST(PlanUnit, TheSelectionOfAnotherSpaceIsRefusedBeforeItIsUsed) {
+  const Network network = OneBlock();
+  const Space plain = BuildSpace(network), deep = BuildSpace(network, {.depth = true});
+  const Space narrow = BuildSpace(OneBlock(3));
+  const Plan plan = MakePlan(deep, KeepAll(deep));
+  const auto refuses = [](const auto& use) {
+    try {
+      use();
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::kInternal;
+    }
+    return false;
+  };
+  for (const auto& [space, other] :
+       {std::pair(&plain, &deep), std::pair(&deep, &plain), std::pair(&narrow, &plain)}) {
+    const Selection selection = KeepAll(*other);
+    EXPECT_TRUE(refuses([&] { UnitMask(*space, selection); }));
+    EXPECT_TRUE(refuses([&] { MakePlan(*space, selection); }));
+    EXPECT_TRUE(refuses([&] { CostModel(*space).Of(*space, selection); }));
+    EXPECT_TRUE(refuses([&] { Certify(*space, selection, plan, network); }));
+  }
+  EXPECT_TRUE(refuses([&] { EffectiveMask(plain, UnitMask(deep, KeepAll(deep))); }));
+  EXPECT_TRUE(refuses([&] { Certify(plain, KeepAll(plain), plan, BuildModel("resnet20")); }))
+      << "a cut of another network";
 }
 
 }  // namespace

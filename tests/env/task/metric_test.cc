@@ -87,9 +87,23 @@ TEST(MetricUnit, AgreementKlAndOutputErrorByHand) {
   EXPECT_EQ(Measure("agreement", Unlabelled(cut, uncut)).value, 0.5);
   // Distances 1 + 1 + 1 + 9 over squares 1 + 1.
   EXPECT_NEAR(Measure("output_error", Unlabelled(cut, uncut)).value, 6, 1e-12);
+  EXPECT_NEAR(Measure("mse_outputs", Unlabelled(cut, uncut)).value, 12.0 / 4, 1e-12);
   const Tensor quarter = at::tensor({0.0, std::log(3.0)}, at::kDouble).view({1, 2});
   EXPECT_NEAR(Measure("kl", Unlabelled(at::zeros({1, 2}, at::kDouble), quarter)).value,
               0.25 * std::log(0.5) + 0.75 * std::log(1.5), 1e-12);
+}
+
+TEST(MetricUnit, TheAxisOfTheClassesIsSaidOrFoundByLabels) {
+  // [1, 2 classes, 3 positions]: the largest of two along axis 1, of three along axis 2.
+  const Tensor cut = at::tensor({1.0, 0.0, 2.0, 0.0, 3.0, 1.0}, at::kDouble).view({1, 2, 3});
+  const Tensor uncut = at::tensor({1.0, 2.0, 3.0, 0.0, 1.0, 2.0}, at::kDouble).view({1, 2, 3});
+  EXPECT_EQ(Measure("agreement", Unlabelled(cut, uncut)).value, 0.5);
+  EXPECT_EQ(Measure("agreement", Unlabelled(cut, uncut), {.class_axis = 2}).value, 0.5);
+  EXPECT_EQ(Measure("agreement", Unlabelled(cut, uncut), {.class_axis = 1}).value, 2.0 / 3);
+  Outcome labelled = Unlabelled(cut, uncut);
+  labelled.batch.targets = {Classes({0, 1, 0}).view({1, 3})};
+  EXPECT_EQ(Measure("agreement", labelled).value, 2.0 / 3);
+  EXPECT_THROW(Measure("agreement", Unlabelled(cut, uncut), {.class_axis = 3}), Error);
 }
 
 class MetricConformance : public testing::TestWithParam<std::string> {

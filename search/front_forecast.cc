@@ -1,0 +1,91 @@
+#include "search/front_forecast.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "env/base/error.h"
+#include "env/base/memory_error.h"
+
+namespace espalier {
+namespace {
+
+/// Fewer unseen samples than this tell less than those the search saw.
+constexpr int64_t kFew = 100;
+
+Dataset Part(const Dataset& data, std::span<const int64_t> samples) {
+  const Tensor index = at::tensor(at::ArrayRef<int64_t>(samples.data(), samples.size()), at::kLong);
+  Dataset part = data;
+  for (std::vector<Tensor>* tensors : {&part.inputs, &part.targets})
+    for (Tensor& tensor : *tensors) tensor = tensor.index_select(0, index.to(tensor.device()));
+  return part;
+}
+
+}  // namespace
+
+Interval ConfidenceInterval(const Score& score) {
+  constexpr double kNormal = 1.959964;  // 97.5 % quantile
+  const double p = score.value, error = score.standard_error;
+  Interval interval{p - kNormal * error, p + kNormal * error};
+  if (HasFact(score.metric, kPercent)) {
+    // n: error^2 = p (1 - p) / n
+    const double n = error > 0 ? p * (1 - p) / (error * error) : static_cast<double>(score.samples);
+    const double z2 = kNormal * kNormal / n;
+    const double centre = (p + z2 / 2) / (1 + z2);
+    const double half = std::sqrt(p * (1 - p) * z2 + z2 * z2 / 4) / (1 + z2);
+    interval = {std::max(centre - half, 0.0), std::min(centre + half, 1.0)};
+  }
+  return {std::min(interval.low, p), std::max(interval.high, p)};  // whatever was rounded
+}
+
+Forecaster::Forecaster(const Environment& environment, int64_t samples, Rng rng)
+    : env_(environment), searched_(environment.splits->validation()) {
+  const int64_t count = searched_.count();
+  if (samples == 0 || samples >= count) return;
+  const std::vector<int64_t> order = rng.Permutation(count);
+  const auto first = std::span(order).first(static_cast<size_t>(samples));
+  if (count - samples >= kFew) unseen_ = Part(searched_, std::span(order).subspan(first.size()));
+  searched_ = Part(searched_, first);
+}
+
+std::string Forecaster::Source() const {
+  const bool trained_on = env_.splits->config().seen == "train";
+  return Str(unseen() > 0
+                 ? Str(unseen(), " unseen validation samples")
+                 : Str(searched_.count(), " samples the search saw, and chose by: no interval"),
+             trained_on ? "; the given weights had been trained on them" : "");
+}
+
+Forecast Forecaster::Of(const Selection& selection) const {
+  try {
+    return Judged(selection);
+  } catch (const std::exception& error) {  // a trial like those of the search
+    const auto* own = dynamic_cast<const Error*>(&error);
+    if (own != nullptr &&
+        (own->kind() == ErrorKind::kInternal || own->kind() == ErrorKind::kConfig))
+      throw;
+    return {.cause = CauseOf(error)};
+  }
+}
+
+Forecast Forecaster::Judged(const Selection& selection) const {
+  Network cut = Cut(env_.network(), MakePlan(env_.space, selection));
+  cut.store = cut.store.To(env_.device);
+  Forecast forecast;
+  Score score = Evaluate(cut, searched_, env_.task, env_.evaluation);
+  forecast.searched = score.value;
+  if (unseen() > 0) {
+    score = Evaluate(cut, unseen_, env_.task, env_.evaluation);
+    forecast.interval = ConfidenceInterval(score);
+  }
+  forecast.value = score.value;
+  // A figure may be finite where outputs are not (argmax has an answer to anything): the loss is
+  // not.
+  const bool finite = std::isfinite(forecast.searched) && std::isfinite(score.value) &&
+                      std::isfinite(score.standard_error) && !std::isnan(score.loss);
+  if (!finite) return {.cause = "outputs or figure of the cut network are not finite"};
+  return forecast;
+}
+
+}  // namespace espalier

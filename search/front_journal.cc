@@ -1,0 +1,78 @@
+#include "search/front_journal.h"
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "env/base/error.h"
+#include "env/base/files.h"
+#include "env/graph/checked_json.h"
+
+namespace espalier {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr const char* kFormat = "espalier-front";
+constexpr int kVersion = 2;
+
+std::string Line(const FrontGeneration& generation) {
+  json orders = json::array();
+  for (const FrontOrder& order : generation.orders)
+    orders.push_back({{"scale", order.scale}, {"shift", order.shift}, {"values", order.values}});
+  return json{{"orders", orders}, {"seconds", generation.seconds}}.dump();
+}
+
+FrontGeneration GenerationFromJson(const json& line) {
+  FrontGeneration generation{{}, line.at("seconds")};
+  for (const json& order : line.at("orders"))
+    generation.orders.push_back({order.at("scale"), order.at("shift"), order.at("values")});
+  return generation;
+}
+
+}  // namespace
+
+double FrontOrder::fitness() const {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+std::optional<FrontJournal> ReadFrontJournal(const std::filesystem::path& file) {
+  std::optional<FrontJournal> journal;
+  const std::string text = ReadFile(file);
+  for (size_t begin = 0, number = 1; begin < text.size(); ++number) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // torn
+    try {
+      const json line = ParseCheckedJson(text.substr(begin, end - begin));
+      if (journal) {
+        journal->generations.push_back(GenerationFromJson(line));
+      } else {
+        if (line.at("format") != kFormat) throw std::runtime_error("not a journal of 'front'");
+        if (line.value("version", 1) != kVersion)
+          throw std::runtime_error(Str("version ", line.value("version", 1), ", this program ",
+                                       "continues version ", kVersion));
+        journal = FrontJournal{line.at("fingerprint")};
+      }
+    } catch (const std::exception& error) {
+      throw Error(ErrorKind::kData, Str("'", file.string(), "' line ", number, ": ", error.what()),
+                  "the file is damaged or of another version; remove it to start over");
+    }
+    begin = end + 1;
+  }
+  return journal;
+}
+
+void WriteFrontJournal(const std::filesystem::path& file, const FrontJournal& journal) {
+  std::string text =
+      json{{"format", kFormat}, {"version", kVersion}, {"fingerprint", journal.fingerprint}}
+          .dump() +
+      "\n";
+  for (const FrontGeneration& generation : journal.generations) text += Line(generation) + "\n";
+  WriteFileAtomic(file, text);
+}
+
+void AppendGeneration(const std::filesystem::path& file, const FrontGeneration& generation) {
+  AppendLine(file, Line(generation));
+}
+
+}  // namespace espalier
