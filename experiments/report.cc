@@ -149,7 +149,8 @@ class Page {
 
   std::string Front() const {
     if (!Has("search")) return "";
-    return FrontSection(Stage("search"), Stage("search").at("cost").at(convention_).at("macs")[0]);
+    const double uncut = Stage("search").at("cost").at(convention_).at("macs")[0];
+    return FrontSection(Stage("search"), uncut) + TradeOffSection(Stage("search"), uncut);
   }
 
   std::string Kept() const {

@@ -93,4 +93,25 @@ std::string FrontSection(const ordered_json& search, double uncut_macs) {
       Chart(rows, metric, uncut_macs), "</div>\n");
 }
 
+std::string TradeOffSection(const ordered_json& search, double uncut_macs) {
+  const ordered_json info = search.value("info", ordered_json::object());
+  constexpr size_t kCurve = 3;  // fewer points are no curve
+  if (!info.contains("trade_off") || info["trade_off"]["points"].size() < kCurve) return "";
+  const std::string metric = info["trade_off"]["metric"];
+  Series points{"best at these MACs or fewer", {}};
+  for (const ordered_json& point : info["trade_off"]["points"])
+    points.points.emplace_back(100 * point.at("macs").get<double>() / uncut_macs,
+                               point.at("value"));
+  return Str(
+      "<h2>What the search found below the budget</h2><p>Candidates that no other beats in both, "
+      "on "
+      "the samples they were chosen by. <code>trials.jsonl</code> has them all.</p><div "
+      "class=\"card\" style=\"max-width:560px\">",
+      LineChart({points}, {.title = MetricTitle(metric) + " of candidates, right after the cut",
+                           .x_label = "MACs that stay, %",
+                           .percent = HasFact(metric, kPercent),
+                           .points = true}),
+      "</div>\n");
+}
+
 }  // namespace espalier

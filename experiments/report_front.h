@@ -11,4 +11,8 @@ namespace espalier {
 /// search: the result of the searching stage. uncut_macs: before the cut.
 std::string FrontSection(const nlohmann::ordered_json& search, double uncut_macs);
 
+/// The chapter on what a search found at which cost, where it found three points or more of which
+/// none beats another in figure and MACs. Empty otherwise.
+std::string TradeOffSection(const nlohmann::ordered_json& search, double uncut_macs);
+
 }  // namespace espalier

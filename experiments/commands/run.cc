@@ -40,6 +40,24 @@ std::string ResultText(const ordered_json& result) {
                             result["report"].get<std::string>(), "\n");
 }
 
+/// What the strategy `front` expects of its plans; empty for others.
+std::string PlansText(const ordered_json& search) {
+  const ordered_json info = search.value("info", ordered_json::object());
+  if (!info.contains("front") || !info.contains("forecast_on")) return "";
+  const std::string metric = info["metric"];
+  TextTable table({"budget", "MACs", "parameters", "forecast", "95 % interval"});
+  const auto figure = [&](const ordered_json& value) {
+    return value.is_number() ? FigureText(metric, value.get<double>()) : std::string("none");
+  };
+  for (const ordered_json& row : info["front"])
+    table.Add({row.contains("budget") ? Str(row["budget"].get<double>()) : "this run's",
+               Millions(row["macs"]), Millions(row["params"]), figure(row["forecast"]),
+               row["low"].is_number() ? figure(row["low"]) + " to " + figure(row["high"])
+                                      : std::string("none")});
+  return Str("\nplans for every budget, ", MetricTitle(metric), " right after the cut, from ",
+             info["forecast_on"].get<std::string>(), "\n", table.Text());
+}
+
 int RunRun(const Arguments& arguments) {
   const RunConfig config = LoadRunConfig(arguments.positional()[0], arguments.List("set"));
   const auto path = RunFolderPath(config.run, config.path, arguments.Text("out"));
@@ -58,7 +76,7 @@ int RunRun(const Arguments& arguments) {
   if (arguments.json())
     PrintJson(*result);
   else
-    Print(ResultText(*result));
+    Print(ResultText(*result) + PlansText(*folder.Finished("search")));
   return 0;
 }
 

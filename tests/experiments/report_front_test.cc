@@ -50,6 +50,17 @@ TEST(ReportFrontUnit, SaysWhereThereIsNoIntervalOrNoForecast) {
   EXPECT_EQ(html.find("high end"), std::string::npos) << "a line without values";
 }
 
+TEST(ReportFrontUnit, ShowsWhatASearchFoundAtWhichCostWhereThatIsACurve) {
+  ordered_json points = {{{"macs", 20e6}, {"value", 0.25}}, {{"macs", 40e6}, {"value", 0.5}}};
+  const auto search = [&] {
+    return ordered_json{{"info", {{"trade_off", {{"metric", "accuracy"}, {"points", points}}}}}};
+  };
+  EXPECT_EQ(TradeOffSection(search(), 1e8), "");
+  points.push_back({{"macs", 45e6}, {"value", 0.75}});
+  EXPECT_NE(TradeOffSection(search(), 1e8).find("<svg"), std::string::npos);
+  EXPECT_EQ(TradeOffSection(ordered_json::object(), 1e8), "");
+}
+
 TEST(ReportFrontUnit, OtherStrategiesHaveNoSuchChapter) {
   EXPECT_EQ(FrontSection({{"info", {{"steps", 3}}}}, 1e8), "");
   EXPECT_EQ(FrontSection(ordered_json::object(), 1e8), "");

@@ -53,7 +53,7 @@ TEST(SearchLoopUnit, TheUniformRatioComesFirstAndNoResultIsBelowIt) {
   EXPECT_GE(result.info["best"]["value"].get<double>(), result.info["uniform"].get<double>());
   EXPECT_EQ(result.info["evaluations"].get<double>(), 40);
   EXPECT_EQ(result.info["samples"], 32);
-  const auto& front = result.info["front"];
+  const auto& front = result.info["trade_off"]["points"];
   ASSERT_FALSE(front.empty());
   EXPECT_EQ(front.back()["value"], result.info["best"]["value"]);
   for (size_t i = 1; i < front.size(); ++i) {
