@@ -95,9 +95,10 @@ std::vector<std::string> AllCriteria() {
   for (const char* mode : {"vector", "squared", "element_1"})
     for (const char* accumulate : {"signed", "batch", "sample"})
       texts.push_back(Str("taylor(mode=", mode, ", accumulate=", accumulate, ")"));
-  texts.insert(texts.end(),
-               {"taylor(mode=element_2)", "taylor(mode=mixed)", "activation(mode=mean)",
-                "l1_norm(members=producer)", "l2_norm(reduce=mean)"});
+  texts.insert(texts.end(), {"taylor(mode=element_2)", "taylor(mode=mixed)",
+                             "taylor(mode=mixed, accumulate=sample)", "wood_fisher(joint=false)",
+                             "activation(mode=mean)", "activation(mode=weighted)",
+                             "l1_norm(members=producer)", "l2_norm(reduce=mean)"});
   std::erase(texts, "ablation");
   std::erase(texts, "taylor");  // its default is in the list with its options
   return texts;
@@ -106,8 +107,11 @@ std::vector<std::string> AllCriteria() {
 void PrintSpearman(const Setup& setup) {
   const Space& space = setup.space;
   Needs needs = MakeCriterion("ablation")->needs();
-  for (const std::string& text : AllCriteria()) needs.merge(MakeCriterion(text)->needs());
   Calibration calibration = setup.calibration;
+  for (const std::string& text : AllCriteria()) {
+    needs.merge(MakeCriterion(text)->needs());
+    MakeCriterion(text)->Adjust(calibration);
+  }
   calibration.progress = [](int64_t done, int64_t total) {
     if (done % 50 == 0 || done == total)
       std::fprintf(stderr, "%lld of %lld\n", static_cast<long long>(done),

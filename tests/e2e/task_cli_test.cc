@@ -105,6 +105,24 @@ TEST(TaskCliE2e, UnlabelledInputsAreEnoughForTheWholeWay) {
   EXPECT_THAT(alone.err, HasSubstr("--uncut MODEL"));
 }
 
+TEST(TaskCliE2e, ThePageOnOwnModelsRunsFromExportToReport) {
+  const TempFolder folder;
+  const std::string failed = RunPython({"tests/e2e/run_page.py", "docs/bring_your_model.md",
+                                        (folder / "").string(), "export.py", "write_inputs.py"});
+  if (failed.find("skip: ") != std::string::npos) GTEST_SKIP() << failed;
+  ASSERT_EQ(failed, "");
+  const auto made =
+      RunEspalier({"run", (folder / "run.toml").string(), "--out", (folder / "run").string(),
+                   "--json", "--set", "model.file=" + (folder / "model.pt2").string(), "--set",
+                   "data.root=" + (folder / "inputs").string(), "--set", "data.limit=256", "--set",
+                   "refine.compensate_batches=2", "--set", "strategy.batches=20", "--set",
+                   "finetune.epochs=1"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_EQ(made.Json()["final"]["metric"], "agreement");
+  EXPECT_LE(made.Json()["final"]["macs"].get<double>(),
+            0.5 * made.Json()["base"]["macs"].get<double>());
+}
+
 TEST(TaskCliE2e, AnArchiveIsMadeSparseFirstAndItsCertificateStartsFromThere) {
   const TempFolder folder;
   at::manual_seed(1);
