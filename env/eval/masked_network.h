@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "env/eval/candidate_network.h"
 #include "env/device/device_backend.h"
+#include "env/eval/candidate_network.h"
 
 namespace espalier {
 
