@@ -117,6 +117,17 @@ Tensor GradientCollector::Mean(const Tensor& sum) const {
   return (sum / static_cast<double>(steps_)).to(at::kCPU, at::kFloat).contiguous();
 }
 
+void GradientCollector::ForEachSum(
+    Statistics& statistics,
+    const std::function<void(const MemberSum&, ProductStatistics&)>& take) const {
+  statistics.products.resize(members_.size());
+  for (size_t g = 0; g < members_.size(); ++g) {
+    statistics.products[g].resize(members_[g].size());
+    for (size_t m = 0; m < members_[g].size(); ++m)
+      if (members_[g][m].absolute.defined()) take(members_[g][m], statistics.products[g][m]);
+  }
+}
+
 void GradientCollector::FinishBatches(Statistics& statistics) const {
   for (const auto& [name, sum] : sums_) {
     ParameterStatistics& found = statistics.parameters[name];
@@ -124,16 +135,10 @@ void GradientCollector::FinishBatches(Statistics& statistics) const {
     found.abs_product = Mean(sum.abs_product);
   }
   const auto steps = static_cast<double>(steps_);
-  statistics.products.resize(members_.size());
-  for (size_t g = 0; g < members_.size(); ++g) {
-    statistics.products[g].resize(members_[g].size());
-    for (size_t m = 0; m < members_[g].size(); ++m) {
-      const MemberSum& sum = members_[g][m];
-      if (!sum.absolute.defined()) continue;
-      statistics.products[g][m].absolute = sum.absolute / steps;
-      statistics.products[g][m].square = sum.square / steps;
-    }
-  }
+  ForEachSum(statistics, [&](const MemberSum& sum, ProductStatistics& found) {
+    found.absolute = sum.absolute / steps;
+    found.square = sum.square / steps;
+  });
 }
 
 void GradientCollector::FinishSamples(Statistics& statistics) const {
@@ -146,20 +151,13 @@ void GradientCollector::FinishSamples(Statistics& statistics) const {
     if (!found.gradient.defined()) found.gradient = Mean(sum.gradient);
   }
   const auto steps = static_cast<double>(steps_);
-  statistics.products.resize(members_.size());
-  for (size_t g = 0; g < members_.size(); ++g) {
-    statistics.products[g].resize(members_[g].size());
-    for (size_t m = 0; m < members_[g].size(); ++m) {
-      const MemberSum& sum = members_[g][m];
-      ProductStatistics& found = statistics.products[g][m];
-      if (!sum.absolute.defined()) continue;
-      found.sample_absolute = sum.absolute / steps;
-      found.sample_square = sum.square / steps;
-      found.block = block_;
-      if (sum.block_square.defined()) found.block_square = sum.block_square / steps;
-      if (sum.blocks.defined()) found.fisher_blocks = sum.blocks.div_(steps);
-    }
-  }
+  ForEachSum(statistics, [&](const MemberSum& sum, ProductStatistics& found) {
+    found.sample_absolute = sum.absolute / steps;
+    found.sample_square = sum.square / steps;
+    found.block = block_;
+    if (sum.block_square.defined()) found.block_square = sum.block_square / steps;
+    if (sum.blocks.defined()) found.fisher_blocks = sum.blocks.div_(steps);
+  });
 }
 
 }  // namespace espalier::internal

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -42,6 +43,9 @@ class GradientCollector {
   void AddBlockProducts(Tensor& total, const UnitLayout& layout, const Tensor& gradient) const;
   void CheckFisherBytes(const Calibration& calibration) const;
   Tensor Mean(const Tensor& sum) const;
+  /// Of every member that has gradients, with where its statistics go.
+  void ForEachSum(Statistics& statistics,
+                  const std::function<void(const MemberSum&, ProductStatistics&)>& take) const;
 
   const Space& space_;
   const bool expansion_, block_products_, blocks_;

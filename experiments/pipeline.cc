@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "criteria/regularisers/regulariser.h"
+#include "env/base/clock.h"
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/interrupt.h"
@@ -28,10 +28,6 @@ namespace espalier {
 namespace {
 
 using nlohmann::ordered_json;
-
-double Seconds(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 Network On(at::Device device, const Network& network) {
   Network moved = network;
@@ -195,12 +191,12 @@ Pipeline::Candidate Pipeline::CutStage(const std::string& stage, const std::stri
     LoadWeights(file, candidate.refined.store);
     return candidate;
   }
-  const auto start = std::chrono::steady_clock::now();
+  const Timer timer;
   SearchContext context = MakeContext(stage, trial);
   auto refined = Refine(MakeEnvironment(), candidate.plan, candidate.cut, config_.refine, context);
   candidate.refined = On(at::kCPU, refined.network);
   SaveWeights(file, candidate.refined.store);
-  folder_->Finish(stage, {{"refine", Ordered(refined.info)}, {"seconds", Seconds(start)}});
+  folder_->Finish(stage, {{"refine", Ordered(refined.info)}, {"seconds", timer.Seconds()}});
   return candidate;
 }
 

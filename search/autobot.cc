@@ -2,13 +2,13 @@
 
 #include <ATen/ATen.h>
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 
 #include "controllers/adam.h"
 #include "controllers/bottleneck.h"
 #include "controllers/gate_folding.h"
+#include "env/base/clock.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/graph/io.h"
@@ -18,8 +18,6 @@
 
 namespace espalier {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// Weights as the search runs them: on the device, convolutions channels_last, frozen.
 ParameterStore FrozenStore(const ParameterStore& store, at::Device device) {
@@ -125,7 +123,7 @@ class AutobotRun {
   }
 
   void Step() {
-    const Clock::time_point start = Clock::now();
+    const Timer timer;
     Outcome outcome{loader_.Get(step_).To(env_.device), {}};
     outcome.uncut = uncut_.Run(outcome.batch.inputs);
     const Tensor lambda = bottleneck_.Lambda();  // §2, [units]
@@ -156,7 +154,7 @@ class AutobotRun {
     }
     adam_.Step();
     ++step_;
-    seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+    seconds_ += timer.Seconds();
     context_.Report(step_, Str("loss/", objective_.text()), l_ce.item<double>());
     context_.Report(step_, "loss/budget", config_.beta * l_f.item<double>());
     context_.Report(step_, "loss/binary", config_.gamma * l_bin.item<double>());

@@ -1,7 +1,6 @@
 #include "search/front.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 
 #include "criteria/criterion.h"
 #include "criteria/scope.h"
+#include "env/base/clock.h"
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/task_samples.h"
@@ -65,21 +65,6 @@ BudgetConfig Fraction(const BudgetConfig& own, double fraction) {
   return config;
 }
 
-/// "91.25 %" where the metric is shown in percent, else five digits.
-std::string FigureText(const std::string& metric, double value) {
-  const bool percent = HasFact(metric, kPercent);
-  char text[32];
-  std::snprintf(text, sizeof text, percent ? "%.2f %%" : "%.5g", percent ? 100 * value : value);
-  return text;
-}
-
-/// "12.4 M MACs (45.0 %)", of those of the uncut network.
-std::string MacsText(double macs, double uncut) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.4g M MACs (%.1f %%)", macs / 1e6, 100 * macs / uncut);
-  return text;
-}
-
 class FrontSearch {
  public:
   FrontSearch(const FrontConfig& config, const Environment& environment, SearchContext& context)
@@ -123,12 +108,8 @@ class FrontSearch {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   /// Wall time of this search, over all resumes.
-  double Seconds() const {
-    return seconds_before_ + std::chrono::duration<double>(Clock::now() - start_).count();
-  }
+  double Seconds() const { return seconds_before_ + timer_.Seconds(); }
 
   void ThrowIfStopped() const {
     if (context_.StopRequested())
@@ -284,11 +265,8 @@ class FrontSearch {
 
   /// A plan for the result, with its forecast. b: of budgets_, the run's own last.
   json Row(size_t b, const std::vector<int64_t>& kept, const Selection& selection) const {
-    const auto cost_of = [this](const std::vector<int64_t>& units) {
-      return env_.cost.Evaluate(std::vector<double>(units.begin(), units.end()),
-                                env_.budget.convention());
-    };
-    const Cost cost = cost_of(kept);
+    const Cost cost =
+        env_.cost.Evaluate(std::vector<double>(kept.begin(), kept.end()), env_.budget.convention());
     const bool own = b == budgets_.size();
     json row = {{"own_budget", own},     {"macs", cost.macs},
                 {"params", cost.params}, {"activation_bytes", cost.activation_bytes},
@@ -301,25 +279,18 @@ class FrontSearch {
       forecast.cause = Str("the search could not evaluate it: ", cause_);
     else
       forecast = forecaster_->Of(selection);
-    const std::string plan =
-        Str("front: ", own ? std::string("own budget") : Str("budget ", config_.budgets[b]), ": ",
-            MacsText(cost.macs, cost_of(env_.cost.units()).macs));
     if (!forecast.cause.empty()) {
       row["cause"] = forecast.cause;
-      LogWarning(plan, ", no forecast: ", forecast.cause);
+      LogWarning("front: ", own ? std::string("own budget") : Str("budget ", config_.budgets[b]),
+                 ": no forecast: ", forecast.cause);
       return row;
     }
     row["searched_value"] = forecast.searched;
     row["forecast"] = forecast.value;
-    const std::string& metric = env_.task.metric;
-    std::string range = ", no interval";
     if (forecast.interval) {
       row["low"] = forecast.interval->low;
       row["high"] = forecast.interval->high;
-      range = Str(", 95 % interval ", FigureText(metric, forecast.interval->low), " to ",
-                  FigureText(metric, forecast.interval->high));
     }
-    LogInfo(plan, ", ", metric, " right after the cut ", FigureText(metric, forecast.value), range);
     return row;
   }
 
@@ -331,7 +302,6 @@ class FrontSearch {
                       cause_));
     const std::vector<std::vector<int64_t>> kept = CutEverywhere(*best_);
     SearchResult result;
-    LogInfo("front: forecasts from ", forecaster_->Source());
     json front = json::array();
     for (size_t b = 0; b < cuts(); ++b) {
       ThrowIfStopped();
@@ -355,7 +325,7 @@ class FrontSearch {
   const FrontConfig& config_;
   const Environment& env_;
   SearchContext& context_;
-  const Clock::time_point start_ = Clock::now();
+  const Timer timer_;
   double seconds_before_ = 0;  // of the calls that this one continues
   std::vector<std::unique_ptr<Budget>> budgets_;
   Scores raw_, scores_;  // [groups][units]; the latter per cost, which the order is made of

@@ -14,14 +14,6 @@ namespace {
 /// Fewer unseen samples than this tell less than those the search saw.
 constexpr int64_t kFew = 100;
 
-Dataset Part(const Dataset& data, std::span<const int64_t> samples) {
-  const Tensor index = at::tensor(at::ArrayRef<int64_t>(samples.data(), samples.size()), at::kLong);
-  Dataset part = data;
-  for (std::vector<Tensor>* tensors : {&part.inputs, &part.targets})
-    for (Tensor& tensor : *tensors) tensor = tensor.index_select(0, index.to(tensor.device()));
-  return part;
-}
-
 }  // namespace
 
 Interval ConfidenceInterval(const Score& score) {
@@ -43,10 +35,10 @@ Forecaster::Forecaster(const Environment& environment, int64_t samples, Rng rng)
     : env_(environment), searched_(environment.splits->validation()) {
   const int64_t count = searched_.count();
   if (samples == 0 || samples >= count) return;
-  const std::vector<int64_t> order = rng.Permutation(count);
-  const auto first = std::span(order).first(static_cast<size_t>(samples));
-  if (count - samples >= kFew) unseen_ = Part(searched_, std::span(order).subspan(first.size()));
-  searched_ = Part(searched_, first);
+  const Tensor shuffled = at::tensor(rng.Permutation(count), at::kLong);
+  if (count - samples >= kFew)
+    unseen_ = searched_.Chosen(shuffled.narrow(0, samples, count - samples));
+  searched_ = searched_.Chosen(shuffled.narrow(0, 0, samples));
 }
 
 std::string Forecaster::Source() const {
@@ -61,10 +53,7 @@ Forecast Forecaster::Of(const Selection& selection) const {
   try {
     return Judged(selection);
   } catch (const std::exception& error) {  // a trial like those of the search
-    const auto* own = dynamic_cast<const Error*>(&error);
-    if (own != nullptr &&
-        (own->kind() == ErrorKind::kInternal || own->kind() == ErrorKind::kConfig))
-      throw;
+    if (IsFaultOfAll(error)) throw;
     return {.cause = CauseOf(error)};
   }
 }

@@ -5,7 +5,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
-#include "env/graph/checked_json.h"
+#include "search/json_lines.h"
 
 namespace espalier {
 
@@ -38,27 +38,19 @@ double FrontOrder::fitness() const {
 
 std::optional<FrontJournal> ReadFrontJournal(const std::filesystem::path& file) {
   std::optional<FrontJournal> journal;
-  const std::string text = ReadFile(file);
-  for (size_t begin = 0, number = 1; begin < text.size(); ++number) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // torn
-    try {
-      const json line = ParseCheckedJson(text.substr(begin, end - begin));
-      if (journal) {
-        journal->generations.push_back(GenerationFromJson(line));
-      } else {
-        if (line.at("format") != kFormat) throw std::runtime_error("not a journal of 'front'");
-        if (line.value("version", 1) != kVersion)
-          throw std::runtime_error(Str("version ", line.value("version", 1), ", this program ",
-                                       "continues version ", kVersion));
-        journal = FrontJournal{line.at("fingerprint")};
-      }
-    } catch (const std::exception& error) {
-      throw Error(ErrorKind::kData, Str("'", file.string(), "' line ", number, ": ", error.what()),
-                  "the file is damaged or of another version; remove it to start over");
-    }
-    begin = end + 1;
-  }
+  ReadJsonLines(file, "the file is damaged or of another version; remove it to start over",
+                [&](size_t, const json& line) {
+                  if (journal) {
+                    journal->generations.push_back(GenerationFromJson(line));
+                    return;
+                  }
+                  if (line.at("format") != kFormat)
+                    throw std::runtime_error("not a journal of 'front'");
+                  if (line.value("version", 1) != kVersion)
+                    throw std::runtime_error(Str("version ", line.value("version", 1),
+                                                 ", this program continues version ", kVersion));
+                  journal = FrontJournal{line.at("fingerprint")};
+                });
   return journal;
 }
 

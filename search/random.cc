@@ -1,6 +1,6 @@
 #include "search/random.h"
 
-#include <chrono>
+#include "env/base/clock.h"
 
 namespace espalier {
 
@@ -23,7 +23,7 @@ std::vector<std::vector<double>> RandomScores(const Space& space, Rng& rng) {
 }
 
 SearchResult RandomSearch::Run(const Environment& environment, SearchContext& context) const {
-  const auto start = std::chrono::steady_clock::now();
+  const Timer timer;
   Rng rng = context.Stream("random");
   Decision decision(environment.space.groups().size(), 1.0);
   if (config_.ratios == "random") {
@@ -34,7 +34,7 @@ SearchResult RandomSearch::Run(const Environment& environment, SearchContext& co
   result.selection =
       SelectTop(environment.space, result.scores, environment.budget.Project(decision));
   result.info = {{"ratios", config_.ratios}};
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = timer.Seconds();
   return result;
 }
 

@@ -1,7 +1,6 @@
 #include "search/search_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <optional>
 #include <set>
 
+#include "env/base/clock.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "env/eval/candidate_evaluator.h"
@@ -110,10 +110,7 @@ class SearchLoop {
     LogInfo(name_, ": continuing after ", trials_.size(), " candidates");
   }
 
-  double Seconds() const {
-    return before_.seconds +
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  double Seconds() const { return before_.seconds + timer_.Seconds(); }
   SearchWork Work() const {
     SearchWork work{.seconds = Seconds(), .forwards = before_.forwards};
     for (const auto& [amount, evaluator] : evaluators_)
@@ -331,7 +328,7 @@ class SearchLoop {
   std::map<double, std::unique_ptr<CandidateEvaluator>> evaluators_;  // by amount of preparation
   std::string fingerprint_;
 
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  const Timer timer_;
   SearchWork before_;  // of the calls that this one continues
   std::vector<Trial> trials_;
   std::optional<Trial> best_;

@@ -4,7 +4,7 @@
 
 #include "env/base/error.h"
 #include "env/base/files.h"
-#include "env/graph/checked_json.h"
+#include "search/json_lines.h"
 
 namespace espalier {
 
@@ -64,29 +64,18 @@ std::string Line(std::span<const Trial> batch, const SearchWork& work) {
 
 TrialJournal ReadJournal(const std::filesystem::path& file) {
   TrialJournal journal;
-  const std::string text = ReadFile(file);
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // torn
-    const std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    try {
-      const json parsed = ParseCheckedJson(line);
-      if (number == 1) {
-        if (parsed.at("format") != "espalier-trials") throw std::runtime_error("not a trial file");
-        journal.fingerprint = parsed.at("fingerprint");
-        continue;
-      }
-      auto& batch = journal.batches.emplace_back();
-      for (const json& trial : parsed.at("trials")) batch.push_back(TrialFromJson(trial));
-      journal.work = {parsed.value("seconds", 0.0), parsed.value("forwards", int64_t{0})};
-    } catch (const std::exception& error) {
-      throw Error(ErrorKind::kData, Str("'", file.string(), "' line ", number, ": ", error.what()),
-                  "the file is damaged or not a search's trials.jsonl");
-    }
-  }
+  ReadJsonLines(file, "the file is damaged or not a search's trials.jsonl",
+                [&](size_t number, const json& line) {
+                  if (number == 1) {
+                    if (line.at("format") != "espalier-trials")
+                      throw std::runtime_error("not a trial file");
+                    journal.fingerprint = line.at("fingerprint");
+                    return;
+                  }
+                  auto& batch = journal.batches.emplace_back();
+                  for (const json& trial : line.at("trials")) batch.push_back(TrialFromJson(trial));
+                  journal.work = {line.value("seconds", 0.0), line.value("forwards", int64_t{0})};
+                });
   return journal;
 }
 

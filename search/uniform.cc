@@ -1,7 +1,6 @@
 #include "search/uniform.h"
 
-#include <chrono>
-
+#include "env/base/clock.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -16,14 +15,14 @@ Schema Describe(UniformConfig& config) {
 Uniform::Uniform(const UniformConfig& config) : config_(config) { MakeCriterion(config.criterion); }
 
 SearchResult Uniform::Run(const Environment& environment, SearchContext& context) const {
-  const auto start = std::chrono::steady_clock::now();
+  const Timer timer;
   SearchResult result;
   result.scores = ScoreUnits(config_.criterion, environment, context, "uniform").scores;
   const Decision all(environment.space.groups().size(), 1.0);  // projection finds the common factor
   const std::vector<int64_t> kept = environment.budget.Project(all);
   result.selection = SelectTop(environment.space, result.scores, kept);
   result.info = {{"criterion", config_.criterion}};
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = timer.Seconds();
   return result;
 }
 

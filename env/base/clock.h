@@ -15,4 +15,15 @@ inline Clock SteadyClock() {
   };
 }
 
+/// Wall time since it was made.
+class Timer {
+ public:
+  double Seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace espalier

@@ -20,6 +20,12 @@ bool IsOutOfMemory(const std::exception& error) {
          cause.find("not enough memory") != std::string::npos;
 }
 
+bool IsFaultOfAll(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  return own != nullptr &&
+         (own->kind() == ErrorKind::kInternal || own->kind() == ErrorKind::kConfig);
+}
+
 std::string CauseOf(const std::exception& error) {
   if (const auto* own = dynamic_cast<const Error*>(&error)) return own->message();
   if (const auto* torch = dynamic_cast<const c10::Error*>(&error))

@@ -9,6 +9,9 @@ namespace espalier {
 /// allocator, std::bad_alloc, or our kResource.
 bool IsOutOfMemory(const std::exception& error);
 
+/// Whether it is no fault of one candidate: kInternal and kConfig, which no other would be spared.
+bool IsFaultOfAll(const std::exception& error);
+
 /// What happened, on one line: without LibTorch's stack of calls.
 std::string CauseOf(const std::exception& error);
 

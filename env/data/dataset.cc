@@ -18,6 +18,13 @@ Tensor Normalize(const Tensor& images, const std::vector<double>& mean,
   return images.to(at::kFloat).div_(255).sub_(constant(mean)).div_(constant(std));
 }
 
+std::vector<Tensor> Chosen(const std::vector<Tensor>& tensors, const Tensor& index) {
+  std::vector<Tensor> chosen;
+  for (const Tensor& tensor : tensors)
+    chosen.push_back(tensor.index_select(0, index.to(tensor.device())));
+  return chosen;
+}
+
 std::vector<Tensor> Moved(const std::vector<Tensor>& tensors, at::Device device) {
   std::vector<Tensor> moved;
   for (const Tensor& tensor : tensors) moved.push_back(tensor.to(device));
@@ -40,13 +47,8 @@ Batch Dataset::Range(int64_t first, int64_t size, bool channels_last) const {
 }
 
 Batch Dataset::Select(const Tensor& index, bool channels_last, Rng* augment) const {
-  Batch batch;
-  const auto at_index = [&](const Tensor& tensor) {
-    return tensor.index_select(0, index.to(tensor.device()));
-  };
-  for (const Tensor& tensor : inputs) batch.inputs.push_back(at_index(tensor));
-  for (const Tensor& tensor : targets) batch.targets.push_back(at_index(tensor));
-  return Finish(std::move(batch), channels_last, augment);
+  return Finish({espalier::Chosen(inputs, index), espalier::Chosen(targets, index)}, channels_last,
+                augment);
 }
 
 Batch Dataset::Finish(Batch batch, bool channels_last, Rng* augment) const {
@@ -60,6 +62,21 @@ Batch Dataset::Finish(Batch batch, bool channels_last, Rng* augment) const {
     if (image) input = Normalize(input, mean, std);
   }
   return batch;
+}
+
+Dataset Dataset::Part(int64_t first, int64_t count) const {
+  Dataset part = *this;
+  Batch tensors = Batch{inputs, targets}.Part(first, count);
+  part.inputs = std::move(tensors.inputs);
+  part.targets = std::move(tensors.targets);
+  return part;
+}
+
+Dataset Dataset::Chosen(const Tensor& index) const {
+  Dataset chosen = *this;
+  chosen.inputs = espalier::Chosen(inputs, index);
+  chosen.targets = espalier::Chosen(targets, index);
+  return chosen;
 }
 
 Dataset Dataset::To(at::Device device) const {

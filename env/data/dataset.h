@@ -35,6 +35,9 @@ struct Dataset {
   Batch Range(int64_t first, int64_t size, bool channels_last = false) const;
   Batch Select(const Tensor& index, bool channels_last = false, Rng* augment = nullptr) const;
 
+  /// The same data set of fewer or reordered samples, as they are stored: Part shares their memory.
+  Dataset Part(int64_t first, int64_t count) const;
+  Dataset Chosen(const Tensor& index) const;  ///< index [B] int64
   Dataset To(at::Device device) const;
   std::string Hash() const;  ///< SHA-256 of every tensor's bytes, one after the other
 

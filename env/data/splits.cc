@@ -129,20 +129,6 @@ int64_t HeldOut(const char* key, double wanted, int64_t count) {
                   ", there are ", count, " samples to hold out of"));
 }
 
-Dataset Slice(const Dataset& set, int64_t start, int64_t length) {
-  Dataset part = set;
-  for (std::vector<Tensor>* tensors : {&part.inputs, &part.targets})
-    for (Tensor& tensor : *tensors) tensor = tensor.narrow(0, start, length);
-  return part;
-}
-
-Dataset Reordered(const Dataset& set, const Tensor& index) {
-  Dataset reordered = set;
-  for (std::vector<Tensor>* tensors : {&reordered.inputs, &reordered.targets})
-    for (Tensor& tensor : *tensors) tensor = tensor.index_select(0, index);
-  return reordered;
-}
-
 Dataset FromImages(const ImageSet& set, const DataConfig& config) {
   return {.inputs = {set.images},
           .targets = set.labels.defined() ? std::vector<Tensor>{set.labels} : std::vector<Tensor>{},
@@ -186,16 +172,16 @@ Splits OfParts(const DataConfig& config, FolderParts parts) {
   const int64_t count = parts.train.count();
   if (!parts.test) {
     Rng rng(0, 0, "split of a folder");
-    parts.train = Reordered(parts.train, at::tensor(rng.Permutation(count), at::kLong));
+    parts.train = parts.train.Chosen(at::tensor(rng.Permutation(count), at::kLong));
   }
   const int64_t test = parts.test ? 0 : HeldOut("test", config.test, count);
   const int64_t validation =
       parts.validation ? 0 : HeldOut("validation", config.validation, count - test);
   int64_t train = count - test - validation;
-  if (!parts.test) parts.test = Slice(parts.train, train + validation, test);
-  if (!parts.validation) parts.validation = Slice(parts.train, train, validation);
+  if (!parts.test) parts.test = parts.train.Part(train + validation, test);
+  if (!parts.validation) parts.validation = parts.train.Part(train, validation);
   if (config.limit > 0) train = std::min(train, config.limit);
-  return Splits(config, Slice(parts.train, 0, train), *parts.validation, *parts.test);
+  return Splits(config, parts.train.Part(0, train), *parts.validation, *parts.test);
 }
 
 }  // namespace

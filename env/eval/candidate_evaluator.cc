@@ -52,13 +52,6 @@ std::string KeyOf(const Selection& selection) {
   return key;
 }
 
-/// Errors that no other candidate would be spared.
-bool IsOurFault(const std::exception& error) {
-  const auto* own = dynamic_cast<const Error*>(&error);
-  return own != nullptr &&
-         (own->kind() == ErrorKind::kInternal || own->kind() == ErrorKind::kConfig);
-}
-
 double MeanOfFirst(const std::vector<float>& values, int64_t count) {
   double sum = 0;
   for (const float value : std::span(values).first(static_cast<size_t>(count))) sum += value;
@@ -166,8 +159,9 @@ std::vector<CandidateScore> CandidateEvaluator::Evaluate(std::span<const Selecti
   /// easier the others are.
   const auto later_gain = [&](int64_t raced) {
     double gain = 0, finished = 0;
+    if (raced == samples) return gain;
     for (const auto& candidate : distinct) {
-      if (raced == samples || candidate->failed || candidate->raced < samples) continue;
+      if (candidate->failed || candidate->raced < samples) continue;
       gain += MeanOfFirst(candidate->values, samples) - MeanOfFirst(candidate->values, raced);
       ++finished;
     }
@@ -298,7 +292,7 @@ void CandidateEvaluator::Ready(Candidate& candidate) {
     else
       totals_->bound_bytes -= bound->bytes;
   } catch (const std::exception& error) {
-    if (IsOurFault(error)) throw;
+    if (IsFaultOfAll(error)) throw;
     Fail(candidate, CauseOf(error));
   }
 }
@@ -332,7 +326,7 @@ void CandidateEvaluator::RunBatch(const std::vector<Candidate*>& order, int64_t 
         }
         std::copy_n(values.const_data_ptr<float>(), count, candidate.values.begin() + first);
       } catch (const std::exception& error) {
-        if (IsOurFault(error) || (IsOutOfMemory(error) && count > 1)) throw;
+        if (IsFaultOfAll(error) || (IsOutOfMemory(error) && count > 1)) throw;
         Fail(candidate,
              IsOutOfMemory(error) ? "out of memory with a single sample" : CauseOf(error));
       }

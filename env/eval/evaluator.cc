@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 
+#include "env/base/clock.h"
 #include "env/base/error.h"
 #include "env/eval/inference_rewrite.h"
 #include "env/graph/batch_size.h"
@@ -60,7 +60,7 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
   if (options.fast) fast.emplace(network, options.dtype);
 
   const int64_t batch_size = FittingBatch(network, options.batch_size);
-  const auto start = std::chrono::steady_clock::now();
+  const Timer timer;
   Tensor loss = at::zeros({}, at::device(device).dtype(at::kDouble));
   std::vector<Tensor> statistics;
   for (int64_t first = 0; first < count; first += batch_size) {
@@ -79,7 +79,7 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
   if (statistics_out != nullptr) *statistics_out = all;
   Score score = Summarize(task.metric, *metric, all);
   score.loss = loss.item<double>() / static_cast<double>(count);
-  score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  score.seconds = timer.Seconds();
   return score;
 }
 

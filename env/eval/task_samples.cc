@@ -60,9 +60,7 @@ TaskSamples::TaskSamples(const Dataset& data, const Task& task, const Network& u
   const int64_t left = data.count() - skip;
   if (left <= 0) throw Error(ErrorKind::kConfig, "there are no samples to compare on");
   const Tensor order = FairOrder(data).narrow(0, skip, limit > 0 ? std::min(limit, left) : left);
-  for (auto* tensors : {&stored_.inputs, &stored_.targets})
-    for (Tensor& tensor : *tensors)
-      tensor = tensor.index_select(0, order.to(tensor.device())).to(device_);
+  stored_ = stored_.Chosen(order).To(device_);
   if (PreparedBytes(stored_) <= most_)
     inputs_ = stored_.Range(0, samples(), /*channels_last=*/true).inputs;
   FindTangent(uncut);

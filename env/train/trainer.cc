@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
 
+#include "env/base/clock.h"
 #include "env/base/error.h"
 #include "env/base/files.h"
 #include "env/base/interrupt.h"
@@ -18,12 +18,6 @@
 
 namespace espalier {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// Everything one call of Train needs, with the loop in pieces.
 class Training {
@@ -76,13 +70,7 @@ class Training {
     return {position_.history};
   }
 
-  /// The trained tensors, contiguous and detached.
-  ParameterStore Result() const {
-    ParameterStore result = (ema_store_ ? *ema_store_ : store_).Clone();
-    for (const std::string& name : result.CanonicalNames())
-      result.Set(name, result.Get(name).contiguous());
-    return result;
-  }
+  const ParameterStore& trained() const { return ema_store_ ? *ema_store_ : store_; }
 
  private:
   bool ChooseBfloat16() {
@@ -100,13 +88,13 @@ class Training {
   }
 
   void RunEpoch(Progress& progress) {
-    const auto start = Clock::now();
+    const Timer timer;
     const double seconds_before = position_.seconds;
     double lr = 0;
     for (int64_t batch = position_.batch; batch < steps_per_epoch_; ++batch) {
       lr = RunStep(batch);
       position_.batch = batch + 1;
-      position_.seconds = seconds_before + SecondsSince(start);
+      position_.seconds = seconds_before + timer.Seconds();
       progress.Update(position_.steps, Str("epoch ", position_.epoch + 1, "/", config_.epochs));
       if (InterruptRequested() && position_.batch < steps_per_epoch_) Stop();
     }
@@ -117,7 +105,7 @@ class Training {
     record.train_loss = losses_.to(at::kDouble).mean().item<double>();
     record.train_metric = figures_.mean().item<double>();
     record.validation_metric = ValidationMetric();
-    record.seconds = seconds_before + SecondsSince(start);
+    record.seconds = seconds_before + timer.Seconds();
     position_.history.push_back(record);
     position_.epoch = record.epoch;
     position_.batch = 0;
@@ -176,7 +164,7 @@ class Training {
     if (samples.count() == 0) return 0;
     constexpr int64_t kMost = 250;
     const int64_t batch = FittingBatch(network_, kMost);
-    const Binding binding = step_.executor().Bind(ema_store_ ? *ema_store_ : store_);
+    const Binding binding = step_.executor().Bind(trained());
     Tensor sums;  // [K]
     for (int64_t start = 0; start < samples.count(); start += batch) {
       const int64_t size = std::min(batch, samples.count() - start);
@@ -243,9 +231,7 @@ TrainResult Train(Network& network, const Splits& splits, const Task& task,
     throw Error(ErrorKind::kConfig, "train.nesterov needs train.momentum > 0");
   Training training(network, splits, task, config, seed, folder, penalty);
   TrainResult result = training.Run(on_epoch);
-  const ParameterStore trained = training.Result();
-  for (const std::string& name : trained.CanonicalNames())
-    network.store.Set(name, trained.Get(name));
+  SetTrained(network, training.trained());
   return result;
 }
 

@@ -177,6 +177,12 @@ Tensor TrainingStep::Statistics(const Binding& binding, const Batch& given) cons
   return metric_->Statistics(outcome, task_.metric_options).sum(0);
 }
 
+void SetTrained(Network& network, const ParameterStore& weights) {
+  const ParameterStore trained = weights.Clone();
+  for (const std::string& name : trained.CanonicalNames())
+    network.store.Set(name, trained.Get(name).contiguous());
+}
+
 void TrainBriefly(Network& network, Loader& loader, const Task& task, const TrainConfig& config,
                   int64_t steps, uint64_t seed) {
   static std::mutex drawing;  // the process has one generator
@@ -192,9 +198,7 @@ void TrainBriefly(Network& network, Loader& loader, const Task& task, const Trai
       throw Error(ErrorKind::kTrials,
                   Str("fine-tuning '", network.name, "': the loss is not finite in step ", i + 1));
   }
-  const ParameterStore tuned = weights.Clone();
-  for (const std::string& name : tuned.CanonicalNames())
-    network.store.Set(name, tuned.Get(name).contiguous());
+  SetTrained(network, weights);
 }
 
 }  // namespace espalier

@@ -78,6 +78,10 @@ class TrainingStep {
   std::unique_ptr<Recording> recording_;
 };
 
+/// Gives a network fresh tensors with trained values, contiguous and detached; other copies of the
+/// network keep theirs.
+void SetTrained(Network& network, const ParameterStore& weights);
+
 /// A short fine-tune: `steps` optimiser steps at config.lr on a loader's first batches, in float32.
 /// The store gets fresh tensors, as after Train. Nothing is printed or kept.
 ///

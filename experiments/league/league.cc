@@ -71,14 +71,6 @@ std::unique_ptr<Strategy> MakeEntry(const std::string& entry, const LeagueRules&
           .Section("strategy"));
 }
 
-/// The samples [first, first + count) of a data set.
-Dataset Part(const Dataset& data, int64_t first, int64_t count) {
-  Dataset part = data;
-  for (Tensor& tensor : part.inputs) tensor = tensor.narrow(0, first, count);
-  for (Tensor& tensor : part.targets) tensor = tensor.narrow(0, first, count);
-  return part;
-}
-
 /// "ranking(criterion=taylor)" -> "ranking-criterion-taylor": a file name.
 std::string Slug(const std::string& entry) {
   std::string slug;
@@ -159,8 +151,8 @@ League::League(const LeagueConfig& config)
   if (half_of_test_) {
     const Dataset& test = splits_->test();
     const int64_t half = test.count() / 2;
-    Splits halves(data_, splits_->train(), Part(test, 0, half),
-                  Part(test, half, test.count() - half));
+    Splits halves(data_, splits_->train(), test.Part(0, half),
+                  test.Part(half, test.count() - half));
     splits_ = std::move(halves);
   }
   if (splits_->test().count() == 0 || splits_->validation().count() == 0)

@@ -21,7 +21,7 @@ double CpuSeconds() {
 }  // namespace
 
 Stopwatch::Stopwatch(std::filesystem::path file)
-    : file_(std::move(file)), start_(std::chrono::steady_clock::now()), cpu_start_(CpuSeconds()) {
+    : file_(std::move(file)), cpu_start_(CpuSeconds()) {
   if (!std::filesystem::exists(file_)) return;
   const nlohmann::ordered_json known = ReadJson(file_);
   wall_ = known.value("wall_seconds", 0.0);
@@ -29,18 +29,15 @@ Stopwatch::Stopwatch(std::filesystem::path file)
 }
 
 nlohmann::ordered_json Stopwatch::Read() const {
-  return {{"wall_seconds", wall_ + Elapsed()}, {"cpu_seconds", cpu_ + CpuSeconds() - cpu_start_}};
+  return {{"wall_seconds", wall_ + timer_.Seconds()},
+          {"cpu_seconds", cpu_ + CpuSeconds() - cpu_start_}};
 }
 
 void Stopwatch::Keep() {
-  if (Elapsed() < kept_ + 1) return;
+  if (timer_.Seconds() < kept_ + 1) return;
   std::filesystem::create_directories(file_.parent_path());
   WriteJson(file_, Read());
-  kept_ = Elapsed();
-}
-
-double Stopwatch::Elapsed() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  kept_ = timer_.Seconds();
 }
 
 }  // namespace espalier

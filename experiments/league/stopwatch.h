@@ -2,8 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <chrono>
 #include <filesystem>
+
+#include "env/base/clock.h"
 
 namespace espalier {
 
@@ -18,9 +19,8 @@ class Stopwatch {
   void Keep();  ///< writes it down, at most once a second; a kill loses what is younger
 
  private:
-  double Elapsed() const;
   const std::filesystem::path file_;
-  const std::chrono::steady_clock::time_point start_;
+  const Timer timer_;
   const double cpu_start_;
   double wall_ = 0, cpu_ = 0;  // of earlier calls
   double kept_ = 0;            // when, of this call

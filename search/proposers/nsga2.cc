@@ -33,20 +33,6 @@ namespace {
 constexpr std::array kKinds = {CostKind::kMacs, CostKind::kParams, CostKind::kActivationBytes,
                                CostKind::kLatency};
 
-double CostOf(const Cost& cost, CostKind kind) {
-  switch (kind) {
-    case CostKind::kMacs:
-      return cost.macs;
-    case CostKind::kParams:
-      return cost.params;
-    case CostKind::kActivationBytes:
-      return cost.activation_bytes;
-    case CostKind::kLatency:
-      return cost.latency_ms;
-  }
-  return 0;
-}
-
 }  // namespace
 
 const Nsga2::Member& Nsga2::Parent(Rng& rng) const {  // members_ is sorted: the lower index wins
@@ -102,8 +88,10 @@ void Nsga2::Tell(const SearchProblem& problem, std::span<const Trial> batch) {
   for (const Trial& trial : batch) {
     if (trial.failed) continue;
     members_.push_back({problem.Point(trial), {trial.value}});
+    const std::vector<double> kept(trial.kept.begin(), trial.kept.end());
     for (const CostKind kind : costs)
-      members_.back().objectives.push_back(-CostOf(trial.cost, kind));
+      members_.back().objectives.push_back(
+          -problem.cost.Evaluate(kind, problem.budget.convention(), kept));
   }
   std::vector<std::vector<double>> objectives;
   for (const Member& member : members_) objectives.push_back(member.objectives);
