@@ -98,33 +98,42 @@ std::string LatencyVerdict(double macs_before, double macs_after, double ms_befo
              "bound latency_ms itself, or round widths (round_to = 8).");
 }
 
-ordered_json LatencyChange(const LatencyStudy& study, const CostModel& cost,
+ordered_json LatencyChange(const LatencyConfig& config, at::Device device,
+                           const LatencyStudy* study, const CostModel& cost,
                            const Selection& selection, const Network& before,
                            const Network& after) {
   LogInfo("latency: before and after");
   const auto counts = KeptCounts(selection);
   const std::vector<double> kept(counts.begin(), counts.end());
   const Cost full = cost.Full(), left = cost.Evaluate(kept);
-  DeviceMeter meter(study.config.repeats);
+  DeviceMeter meter(config.repeats);
   std::vector<double> measured;
   for (const Network* network : {&before, &after})
-    measured.push_back(MeasureNetwork(*network, study.config, study.device, meter, nullptr));
-  return {{"measured", measured},
-          {"predicted", {full.latency_ms, left.latency_ms}},
-          {"median_error", study.measured.median_error},
-          {"held_out", study.measured.held_out},
-          {"batch", study.config.batch},
-          {"threads", study.cache.device()["threads"].get<int64_t>()},
-          {"precision", study.config.precision},
-          {"verdict", LatencyVerdict(full.macs, left.macs, measured[0], measured[1])}};
+    measured.push_back(MeasureNetwork(*network, config, device, meter, nullptr));
+  ordered_json change = {
+      {"measured", measured},
+      {"batch", config.batch},
+      {"threads", DeviceIdentity(config, device)["threads"].get<int64_t>()},
+      {"precision", config.precision},
+      {"verdict", LatencyVerdict(full.macs, left.macs, measured[0], measured[1])}};
+  if (study != nullptr) {
+    change["predicted"] = {full.latency_ms, left.latency_ms};
+    change["median_error"] = study->measured.median_error;
+    change["held_out"] = study->measured.held_out;
+  }
+  return change;
 }
 
 std::string LatencyChangeText(const ordered_json& change) {
   const double before = change["measured"][0], after = change["measured"][1];
+  const std::string predicted =
+      change.contains("predicted")
+          ? Str(", ", CostText("latency_ms", change["predicted"][0]), " -> ",
+                CostText("latency_ms", change["predicted"][1]), " predicted")
+          : "";
   return Str(CostText("latency_ms", before), " -> ", CostText("latency_ms", after), " measured (",
-             Percent(after / before, 1), "), ", CostText("latency_ms", change["predicted"][0]),
-             " -> ", CostText("latency_ms", change["predicted"][1]), " predicted; batch ",
-             change["batch"].get<int64_t>(), ", ", change["threads"].get<int64_t>(), " threads, ",
+             Percent(after / before, 1), ")", predicted, "; batch ", change["batch"].get<int64_t>(),
+             ", ", change["threads"].get<int64_t>(), " threads, ",
              change["precision"].get<std::string>());
 }
 

@@ -39,10 +39,11 @@ std::string LatencyText(const nlohmann::ordered_json& latency, bool all);
 std::string LatencyVerdict(double macs_before, double macs_after, double ms_before,
                            double ms_after);
 
-/// A network before and after a cut, both measured now, and as predicted: {"measured": [before,
-/// after], "predicted": [...], "median_error", "held_out", "batch", "threads", "precision",
-/// "verdict"}.
-nlohmann::ordered_json LatencyChange(const LatencyStudy& study, const CostModel& cost,
+/// A network before and after a cut, both measured now: {"measured": [before, after], "batch",
+/// "threads", "precision", "verdict"}; with a study also {"predicted": [...], "median_error",
+/// "held_out"}. The verdict compares with the MACs of `selection`.
+nlohmann::ordered_json LatencyChange(const LatencyConfig& config, at::Device device,
+                                     const LatencyStudy* study, const CostModel& cost,
                                      const Selection& selection, const Network& before,
                                      const Network& after);
 /// That in one line.

@@ -312,9 +312,8 @@ void Pipeline::Measure(const Candidate& candidate, const Network& final_network,
     if (IsOn(config_.refine)) control["refined"] = Measured(controls[i].refined);
     result["controls"].push_back(control);
   }
-  if (latency_)
-    result["latency"] =
-        LatencyChange(*latency_, *cost_, candidate.selection, source_.network, final_network);
+  result["latency"] = LatencyChange(config_.latency, device_, latency_ ? &*latency_ : nullptr,
+                                    *cost_, candidate.selection, source_.network, final_network);
   folder_->Finish("test", result);
 }
 

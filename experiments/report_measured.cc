@@ -75,13 +75,16 @@ std::string LatencyCard(const ordered_json& latency) {
   const double before = latency["measured"][0], after = latency["measured"][1];
   const auto ms = [](const ordered_json& amount) { return CostText("latency_ms", amount); };
   const std::string verdict = latency["verdict"];
+  const std::string predicted =
+      latency.contains("predicted")
+          ? Str("; predicted ", ms(latency["predicted"][1]), " of ", ms(latency["predicted"][0]),
+                ", predictions are off by ", Percent(latency["median_error"], 1), " (median of ",
+                latency["held_out"].get<int64_t>(), " cut networks)")
+          : "";
   return Str("<div class=\"card fact\"><h3>Latency</h3><div class=\"big\">", ms(after),
-             "</div><p>of ", ms(before), " measured (", Percent(after / before, 1), "); predicted ",
-             ms(latency["predicted"][1]), " of ", ms(latency["predicted"][0]),
-             ", predictions are off by ", Percent(latency["median_error"], 1), " (median of ",
-             latency["held_out"].get<int64_t>(), " cut networks); batch ",
-             latency["batch"].get<int64_t>(), ", ", latency["threads"].get<int64_t>(), " threads, ",
-             Html(latency["precision"]), "</p>",
+             "</div><p>of ", ms(before), " measured (", Percent(after / before, 1), ")", predicted,
+             "; batch ", latency["batch"].get<int64_t>(), ", ", latency["threads"].get<int64_t>(),
+             " threads, ", Html(latency["precision"]), "</p>",
              verdict.empty() ? "" : Str("<p class=\"bad\">", Html(verdict), "</p>"), "</div>\n");
 }
 

@@ -106,7 +106,7 @@ double Median(std::vector<double> values) {
 
 Schema Describe(LatencyConfig& config) {
   return Schema()
-      .Add("report", &config.report, "measure and report it even when no bound asks for it")
+      .Add("report", &config.report, "also predict it from its operators when no bound asks for it")
       .Add("batch", &config.batch, "samples of one forward", IntRange{1, 65536})
       .Add("threads", &config.threads, "inside operators; 0 = as many as the program uses",
            IntRange{0, 1024})

@@ -14,7 +14,7 @@ namespace espalier {
 
 /// [latency]: how the time of a forward is measured and predicted.
 struct LatencyConfig {
-  bool report = false;             ///< measure and report it even when no bound asks for it
+  bool report = false;             ///< also predict it when no bound asks for it
   int64_t batch = 1;               ///< samples of one forward
   int64_t threads = 0;             ///< inside operators; 0 = as many as the program uses
   std::string precision = "fp32";  ///< fp32 or bf16

@@ -38,6 +38,11 @@ TEST(LatencyTextUnit, CardAndLineHaveBothFiguresAndTheVerdict) {
   for (const char* part :
        {"9.00 ms", "8.70 ms", "3.1 %", "median of 10", "Does &lt;not&gt; follow."})
     EXPECT_NE(card.find(part), std::string::npos) << part << "\n" << card;
+  ordered_json measured = change;
+  for (const char* key : {"predicted", "median_error", "held_out"}) measured.erase(key);
+  EXPECT_EQ(LatencyChangeText(measured),
+            "10.00 ms -> 9.00 ms measured (90.0 %); batch 1, 2 threads, fp32");
+  EXPECT_EQ(LatencyCard(measured).find("predict"), std::string::npos);
 }
 
 TEST(ReachTextUnit, HasALineForEveryCostAndSaysWhatCannotBeMet) {
