@@ -21,8 +21,8 @@ Schema Describe(ModegptConfig& config);
 ///          block; several consumers add up. A unit of several dims (rotary pairs) gets the root of
 ///          the sum, as the paper does. Units that are added to a trunk cannot be rebuilt: their
 ///          matrix is its diagonal. Type III (singular values of values and outputs) makes new
-///          directions instead of choosing units: SvdFactors in modular.h. The compensation is
-///          CompensateConsumers' (compensation.h).
+///          directions instead of choosing units: TurnValues (value_basis.h), after which they are
+///          units. The compensation is CompensateConsumers' (compensation.h).
 /// Units    leverages in [0, 1) a column; activations squared for dims; comparable within a group.
 /// Errors   internal: empty group; kModel naming a group that neither form fits.
 /// Cost     one forward a batch, a Gram matrix and its inverse for each consumer.

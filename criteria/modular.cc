@@ -70,6 +70,29 @@ std::pair<Tensor, Tensor> SvdFactors(const Tensor& gram, const Tensor& a, const 
   return {first, s2.narrow(0, 0, k).unsqueeze(1) * vt2.narrow(0, 0, k)};
 }
 
+BasisChange SingularBasis(const Tensor& root, const Tensor& given_a, const Tensor& given_b) {
+  const Tensor a = given_a.to(at::kDouble), b = given_b.to(at::kDouble);
+  const int64_t dims = a.size(1);
+  const auto [u, s, vt] = at::linalg_svd(at::matmul(root.to(at::kDouble), a), false);
+  const auto [u2, s2, vt2] = at::linalg_svd(at::matmul(s.unsqueeze(1) * vt, b), false);
+  constexpr double kNone = 1e-12;  // of the largest: A has no such direction
+  const Tensor inverse =
+      at::where(s > kNone * s.max(), s.clamp_min(1e-300).reciprocal(), at::zeros_like(s));
+  Tensor to = at::matmul(vt.t() * inverse, u2);           // V S^-1 U'
+  Tensor back = at::matmul(u2.t(), s.unsqueeze(1) * vt);  // U'^T S V^T
+  const Tensor left = at::matmul(a, to).norm(2, 0), right = at::matmul(back, b).norm(2, 1);
+  const Tensor both = left.gt(0).logical_and(right.gt(0));
+  const Tensor scale = at::where(both, (right / left).sqrt(), at::ones_like(left));
+  to = to * scale;
+  back = back / scale.unsqueeze(1);
+  const int64_t missing = dims - to.size(1);  // fewer inputs or outputs than dims
+  if (missing > 0) {
+    to = at::cat({to, at::zeros({dims, missing}, to.options())}, 1);
+    back = at::cat({back, at::zeros({missing, dims}, back.options())});
+  }
+  return {to, back, s2};
+}
+
 Tensor SvdTail(const Tensor& gram, const Tensor& a, const Tensor& b) {
   const Tensor product = at::matmul(a.to(at::kDouble), b.to(at::kDouble));
   return at::linalg_svdvals(at::matmul(Power(gram, 0.5), product)).square();

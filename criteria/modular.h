@@ -32,6 +32,14 @@ Tensor CrScores(const Tensor& query_energy, const Tensor& key_energy);
 /// |C^1/2 (A B - first second)|_F minimal. a: [D, H]; b: [H, O].
 std::pair<Tensor, Tensor> SvdFactors(const Tensor& gram, const Tensor& a, const Tensor& b,
                                      int64_t rank);
+/// The same for all ranks at once, as a change of basis of what runs between A and B: A to[:, :k]
+/// and back[:k, :] B are factors of rank k. root: [D, D] with root^T root = C, of full rank. Each
+/// column of A to has the norm of its row of back B, which are in the order of `singular`.
+struct BasisChange {
+  Tensor to, back;  ///< [H, H]; A to back B = A B
+  Tensor singular;  ///< of root A B, descending; [min(H, O)]
+};
+BasisChange SingularBasis(const Tensor& root, const Tensor& a, const Tensor& b);
 /// Squared singular values of C^1/2 A B, descending: those after the k-th are the error.
 Tensor SvdTail(const Tensor& gram, const Tensor& a, const Tensor& b);
 

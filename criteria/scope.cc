@@ -135,9 +135,9 @@ Decision EntropyDecision(const Scores& scores, const std::vector<int64_t>& units
                          double epsilon) {
   std::vector<double> means, most;
   for (size_t g = 0; g < scores.size(); ++g) {
-    const auto count = static_cast<double>(units[g]);
-    means.push_back(std::accumulate(scores[g].begin(), scores[g].end(), 0.0) / count);
-    most.push_back(1 - 1 / count);
+    const double left = std::max(1.0, static_cast<double>(scores[g].size()));
+    means.push_back(std::accumulate(scores[g].begin(), scores[g].end(), 0.0) / left);
+    most.push_back(1 - 1 / static_cast<double>(units[g]));
   }
   Decision ratios;
   for (const double removed : EntropyShares(means, 1 - share, epsilon, most))
@@ -192,8 +192,10 @@ std::vector<double> EntropyShares(std::span<const double> scores, double mean_re
   return removed;
 }
 
-std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget) {
-  const std::vector<double> full(cost.units().begin(), cost.units().end());
+std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget,
+                              const std::vector<int64_t>& counts) {
+  const std::vector<int64_t>& from = counts.empty() ? cost.units() : counts;
+  const std::vector<double> full(from.begin(), from.end());
   std::vector<CostKind> kinds;
   for (const Bound& bound : budget.bounds()) kinds.push_back(bound.kind);
   if (kinds.empty()) kinds.push_back(CostKind::kMacs);
@@ -206,6 +208,7 @@ std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget) {
       continue;
     }
     for (size_t g = 0; g < full.size(); ++g) {
+      if (full[g] == 0) continue;
       std::vector<double> without = full;
       without[g] -= 1;
       costs[g] += (whole - cost.Evaluate(kind, budget.convention(), without)) / whole;
@@ -236,7 +239,8 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
   const Normaliser normaliser = ParseNormaliser(config.normaliser);
   Scores scores;
   for (const auto& group : given)
-    scores.push_back(Normalise(group, normaliser, config.sentinel_quantile));
+    scores.push_back(group.empty() ? group
+                                   : Normalise(group, normaliser, config.sentinel_quantile));
   const auto& units = cost.units();
   const ProtectedBranches branches(space, config);
   if (scope == Scope::kLocal) {
@@ -259,7 +263,9 @@ Ranking RankUnderBudget(const Space& space, const CostModel& cost, const Budget&
     count = std::ssize(numbers);
   }
   if (scope == Scope::kGlobalPerCost) {
-    const std::vector<double> costs = UnitCosts(cost, budget);
+    std::vector<int64_t> left;
+    for (const auto& group : scores) left.push_back(std::ssize(group));
+    const std::vector<double> costs = UnitCosts(cost, budget, left);
     for (size_t g = 0; g < scores.size(); ++g)
       for (double& score : scores[g])
         // A unit that saves nothing is not worth removing.

@@ -42,10 +42,11 @@ std::vector<int64_t> CountsAtShare(const Scores& scores, const std::vector<int64
 std::vector<double> EntropyShares(std::span<const double> scores, double mean_removed,
                                   double epsilon, std::span<const double> most);
 
-/// What each group's units cost: the exact change of cost when one unit of the uncut network goes,
-/// as a share of the full cost, added up over the budget's bounds (of MACs without bounds).
-/// [groups]
-std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget);
+/// What each group's units cost: the exact change of cost when one more unit goes from a network
+/// of `counts` units (empty: of the uncut one), as a share of its cost, added up over the budget's
+/// bounds (of MACs without bounds). [groups]; 0 where no unit is left.
+std::vector<double> UnitCosts(const CostModel& cost, const Budget& budget,
+                              const std::vector<int64_t>& counts = {});
 
 /// One number a group: equal when the operators that carry the group's units form the same graph.
 /// Widths and kernel sizes do not count; grouped and depthwise convolutions differ from dense ones.
@@ -69,7 +70,8 @@ struct ScopeConfig {
 void AddScopeFields(Schema& schema, ScopeConfig& config);
 
 /// Kept units of each group under a budget: the largest share that holds every bound, found by
-/// bisection with the exact cost model; Budget::Project fills what rounding leaves.
+/// bisection with the exact cost model; Budget::Project fills what rounding leaves. scores: of the
+/// units that are left, where some of a group went before.
 /// Errors: kConfig for an unknown scope or normaliser, and for more protected branches than there
 /// are; kBudget when it cannot be met without one of them.
 struct Ranking {

@@ -55,6 +55,8 @@ const char* NeedName(Need need) {
       return "gram";
     case Need::kGramDiagonal:
       return "gram diagonal";
+    case Need::kValueGram:
+      return "value gram";
     case Need::kGradient:
       return "gradient";
     case Need::kSampleGradient:
@@ -110,7 +112,8 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
       needs.contains(Need::kBlockProducts) || needs.contains(Need::kFisherBlocks);
   const bool moments = needs.contains(Need::kGram) || needs.contains(Need::kGramDiagonal);
   if (moments) statistics.collected.insert(Need::kGramDiagonal);
-  const bool values = moments || needs.contains(Need::kForward) || needs.contains(Need::kRank);
+  const bool grams_wanted = moments || needs.contains(Need::kValueGram);
+  const bool values = grams_wanted || needs.contains(Need::kForward) || needs.contains(Need::kRank);
   ParameterStore store = WorkingStore(given, calibration.device);
   std::optional<internal::GradientCollector> batches, samples;
   if (by_batch) batches.emplace(space, store, Needs{}, calibration);
@@ -119,7 +122,7 @@ Statistics CollectStatistics(const Space& space, const ParameterStore& given, co
   std::optional<internal::GramCollector> grams;
   std::vector<Tap> taps;
   reads.AddTaps(taps);
-  if (moments) {
+  if (grams_wanted) {
     grams.emplace(space, store, needs, calibration);
     grams->AddTaps(taps);
   }

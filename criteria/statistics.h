@@ -20,6 +20,7 @@ enum class Need {
   kRank,             ///< ranks of feature maps where units are read
   kGram,             ///< second moments of what each consumer's weights multiply
   kGramDiagonal,     ///< of those only the diagonal; kGram brings it along
+  kValueGram,        ///< kGram of the layers that make attentions' values
   kGradient,         ///< gradients of the loss, batch by batch
   kSampleGradient,   ///< gradients of the loss, sample by sample
   kSampleExpansion,  ///< two terms of each sample's expansion, in those gradients
@@ -90,11 +91,12 @@ struct ReadStatistics {
   Tensor rank{};              ///< mean rank of the feature map [H, W]; without one: E [x != 0]
 };
 
-/// Of what one consumer multiplies: columns in the order of its weight seen as [rows, columns].
+/// Of what one layer multiplies: columns in the order of its weight seen as [rows, columns].
 struct GramStatistics {
   Tensor gram{};      ///< mean over positions of x x^T, [columns, columns] float64; undefined when
                       ///< there are too many columns, see Calibration
   Tensor diagonal{};  ///< its diagonal, always
+  Tensor mean{};      ///< mean over positions of x, always
 };
 
 /// What one pass over calibration batches found; it serves every criterion.

@@ -3,9 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <set>
+#include <map>
 
 #include "criteria/input_columns.h"
+#include "criteria/value_basis.h"
 #include "env/base/error.h"
 
 namespace espalier::internal {
@@ -144,10 +145,14 @@ void ReadCollector::Finish(Statistics& statistics) const {
 GramCollector::GramCollector(const Space& space, const ParameterStore& store, const Needs& needs,
                              const Calibration& calibration)
     : space_(space), store_(store) {
-  std::set<std::string> wanted;
-  for (const Group& group : space.groups())
-    for (const Member& member : group.members)
-      if (member.role == MemberRole::kConsumer) wanted.insert(member.parameter);
+  std::map<std::string, bool> wanted;  // the matrix, not only its diagonal
+  if (needs.contains(Need::kGram) || needs.contains(Need::kGramDiagonal))
+    for (const Group& group : space.groups())
+      for (const Member& member : group.members)
+        if (member.role == MemberRole::kConsumer)
+          wanted[member.parameter] = needs.contains(Need::kGram);
+  if (needs.contains(Need::kValueGram))
+    for (const ValueLayer& layer : FindValueLayers(space, store)) wanted[layer.producer] = true;
   const Network& network = space.network();
   for (size_t i = 0; i < network.graph.ops.size(); ++i) {
     const Op& op = network.graph.ops[i];
@@ -155,37 +160,39 @@ GramCollector::GramCollector(const Space& space, const ParameterStore& store, co
     const ValueId weight = op.ValueArg("weight");
     const std::string& name =
         store.Canonical(network.graph.values[static_cast<size_t>(weight)].target);
-    if (!wanted.contains(name)) continue;
+    const auto found = wanted.find(name);
+    if (found == wanted.end()) continue;
     const Tensor& matrix = store.Get(name);
-    consumers_.push_back({.op = static_cast<int32_t>(i),
-                          .weight = name,
-                          .columns = matrix.numel() / matrix.size(0)});
+    layers_.push_back({.op = static_cast<int32_t>(i),
+                       .weight = name,
+                       .columns = matrix.numel() / matrix.size(0),
+                       .whole = found->second});
   }
-  std::vector<Consumer*> narrow_first;
-  for (Consumer& consumer : consumers_) narrow_first.push_back(&consumer);
+  std::vector<Layer*> narrow_first;
+  for (Layer& layer : layers_) narrow_first.push_back(&layer);
   std::stable_sort(narrow_first.begin(), narrow_first.end(),
-                   [](const Consumer* a, const Consumer* b) { return a->columns < b->columns; });
+                   [](const Layer* a, const Layer* b) { return a->columns < b->columns; });
   int64_t bytes = 0;
-  for (Consumer* consumer : narrow_first) {
-    bytes += consumer->columns * consumer->columns * static_cast<int64_t>(sizeof(double));
-    consumer->whole = needs.contains(Need::kGram) && consumer->columns <= calibration.max_gram &&
-                      bytes <= calibration.max_gram_bytes;
+  for (Layer* layer : narrow_first) {
+    bytes += layer->columns * layer->columns * static_cast<int64_t>(sizeof(double));
+    layer->whole = layer->whole && layer->columns <= calibration.max_gram &&
+                   bytes <= calibration.max_gram_bytes;
   }
 }
 
 void GramCollector::AddTaps(std::vector<Tap>& taps) {
-  for (Consumer& consumer : consumers_) {
-    const Op& op = space_.network().graph.ops[static_cast<size_t>(consumer.op)];
-    taps.push_back({op.ValueArg("input"),
-                    [this, &consumer](const Tensor& value) { Record(consumer, value); }});
+  for (Layer& layer : layers_) {
+    const Op& op = space_.network().graph.ops[static_cast<size_t>(layer.op)];
+    taps.push_back(
+        {op.ValueArg("input"), [this, &layer](const Tensor& value) { Record(layer, value); }});
   }
 }
 
-void GramCollector::Record(Consumer& consumer, const Tensor& given) const {
+void GramCollector::Record(Layer& layer, const Tensor& given) const {
   const at::NoGradGuard no_grad;
   constexpr int64_t kChunk = 32;  // samples whose patches are in memory at once
-  const Op& op = space_.network().graph.ops[static_cast<size_t>(consumer.op)];
-  const Tensor& weight = store_.Get(consumer.weight);
+  const Op& op = space_.network().graph.ops[static_cast<size_t>(layer.op)];
+  const Tensor& weight = store_.Get(layer.weight);
   const Tensor input = given.detach();
   const auto add = [](Tensor& sum, const Tensor& part) {
     const Tensor exact = part.to(at::kCPU, at::kDouble);
@@ -194,33 +201,32 @@ void GramCollector::Record(Consumer& consumer, const Tensor& given) const {
   for (int64_t first = 0; first < input.size(0); first += kChunk) {
     const int64_t count = std::min(kChunk, input.size(0) - first);
     const Tensor x = InputColumns(op, weight, input.narrow(0, first, count));  // [K, positions]
-    if (consumer.whole)
-      add(consumer.gram, at::matmul(x, x.t()));
+    if (layer.whole)
+      add(layer.gram, at::matmul(x, x.t()));
     else
-      add(consumer.diagonal, x.square().sum(1, false, at::kDouble));
-    consumer.positions += static_cast<double>(x.size(1));
+      add(layer.diagonal, x.square().sum(1, false, at::kDouble));
+    add(layer.mean, x.sum(1, false, at::kDouble));
+    layer.positions += static_cast<double>(x.size(1));
   }
 }
 
 void GramCollector::Finish(Statistics& statistics) const {
   std::map<std::string, double> positions;
-  for (const Consumer& consumer : consumers_) {  // layers that share a weight add up
-    GramStatistics& sum = statistics.grams[consumer.weight];
+  for (const Layer& layer : layers_) {  // layers that share a weight add up
+    GramStatistics& sum = statistics.grams[layer.weight];
     const auto add = [](Tensor& to, const Tensor& part) {
       if (part.defined()) to = to.defined() ? to + part : part;
     };
-    add(sum.gram, consumer.gram);
-    add(sum.diagonal, consumer.diagonal);
-    positions[consumer.weight] += consumer.positions;
+    add(sum.gram, layer.gram);
+    add(sum.diagonal, layer.diagonal);
+    add(sum.mean, layer.mean);
+    positions[layer.weight] += layer.positions;
   }
-  for (auto& [weight, gram] : statistics.grams) {
+  for (auto& [weight, found] : statistics.grams) {
     const double count = std::max(1.0, positions[weight]);
-    if (gram.gram.defined()) {
-      gram.gram = gram.gram / count;
-      gram.diagonal = gram.gram.diagonal().clone();
-    } else if (gram.diagonal.defined()) {
-      gram.diagonal = gram.diagonal / count;
-    }
+    for (Tensor* sum : {&found.gram, &found.diagonal, &found.mean})
+      if (sum->defined()) *sum = *sum / count;
+    if (found.gram.defined()) found.diagonal = found.gram.diagonal().clone();
   }
 }
 

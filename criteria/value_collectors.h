@@ -43,7 +43,7 @@ class ReadCollector {
   std::vector<Place> places_;
 };
 
-/// Second moments of what consumers multiply, batch by batch.
+/// Moments of what consumers multiply, or the layers that make values, batch by batch.
 class GramCollector {
  public:
   GramCollector(const Space& space, const ParameterStore& store, const Needs& needs,
@@ -52,19 +52,19 @@ class GramCollector {
   void Finish(Statistics& statistics) const;
 
  private:
-  struct Consumer {
+  struct Layer {
     int32_t op = -1;
     std::string weight;  // canonical
     int64_t columns = 0;
-    bool whole = false;         // the matrix, not only its diagonal
-    Tensor gram{}, diagonal{};  // sums, float64
+    bool whole = false;                 // the matrix, not only its diagonal
+    Tensor gram{}, diagonal{}, mean{};  // sums, float64
     double positions = 0;
   };
-  void Record(Consumer& consumer, const Tensor& input) const;
+  void Record(Layer& layer, const Tensor& input) const;
 
   const Space& space_;
   const ParameterStore& store_;
-  std::vector<Consumer> consumers_;
+  std::vector<Layer> layers_;
 };
 
 }  // namespace espalier::internal

@@ -40,9 +40,10 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
 
 UnitScores ScoreUnits(const std::string& text, const Environment& environment,
                       const SearchContext& context, const std::string& who,
-                      const CalibrationConfig& config, const Needs& also) {
+                      const CalibrationConfig& config, const Needs& also,
+                      const ParameterStore* weights) {
   std::unique_ptr<const Criterion> criterion = MakeCriterion(text);
-  const ParameterStore& store = environment.network().store;
+  const ParameterStore& store = weights != nullptr ? *weights : environment.network().store;
   Needs needs = criterion->needs();
   needs.insert(also.begin(), also.end());
   UnitScores found;

@@ -25,8 +25,9 @@ Calibration CalibrationFrom(const Environment& environment, const SearchContext&
                             const std::string& who, const CalibrationConfig& config);
 
 /// Scores of all units of the uncut network by a criterion, NAME or NAME(key=value, ...), on
-/// statistics that are collected when it, or `also`, needs some. Options that a criterion finds for
-/// itself (Criterion::Tuned) are reported to the context as metrics of step 0.
+/// statistics that are collected when it, or `also`, needs some; with other `weights` when given.
+/// Options that a criterion finds for itself (Criterion::Tuned) are reported to the context as
+/// metrics of step 0.
 ///
 /// Errors   kConfig for an unknown criterion, and without a [data] table when it needs data;
 ///          kInterrupted between batches.
@@ -37,6 +38,7 @@ struct UnitScores {
 };
 UnitScores ScoreUnits(const std::string& criterion, const Environment& environment,
                       const SearchContext& context, const std::string& who,
-                      const CalibrationConfig& config = {}, const Needs& also = {});
+                      const CalibrationConfig& config = {}, const Needs& also = {},
+                      const ParameterStore* weights = nullptr);
 
 }  // namespace espalier

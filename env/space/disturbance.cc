@@ -106,10 +106,7 @@ TensorLoader NoisyRemoved(const Plan& plan, const ParameterStore& store, const T
     Tensor noise = at::randn(tensor.sizes(), generator, tensor.options().requires_grad(false)) *
                    (deviations * Deviation(tensor.detach()));
     if (goes) return noise;
-    const Tensor places = at::arange(tensor.numel(), at::kLong).view(tensor.sizes());
-    const Tensor kept = SliceTensor(places, cut->second).flatten();
-    noise.view(-1).index_copy_(0, kept, tensor.detach().reshape(-1).index_select(0, kept));
-    return noise;
+    return WithKept(noise, tensor, cut->second);
   };
 }
 

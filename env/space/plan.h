@@ -97,6 +97,11 @@ Plan ReadPlan(const std::filesystem::path& path);  ///< plan.json; also kIo, and
 ParameterStore SliceStore(const ParameterStore& store, const Plan& plan);
 /// The same kept sets for anything keyed by parameter name: optimiser state, EMA copies.
 Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes);
+/// `into` with the entries of `from`, of the same shape, that are kept.
+Tensor WithKept(const Tensor& into, const Tensor& from, const std::vector<KeptAxis>& axes);
+/// Parameters with zeros where the plan cuts: the uncut graph then computes what the cut one does,
+/// but for statistics over a cut axis (Group::exact), which count the zeros. Shares what stays.
+ParameterStore MaskStore(const ParameterStore& store, const Plan& plan);
 /// One tensor of a network as the plan makes it, by canonical name.
 Tensor SliceStored(const Plan& plan, const std::string& name, const Tensor& tensor);
 std::vector<ArgEdit> ExecutorEdits(const Graph& graph, const Plan& plan);

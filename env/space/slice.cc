@@ -276,6 +276,27 @@ Tensor SliceTensor(const Tensor& tensor, const std::vector<KeptAxis>& axes) {
   return sliced.contiguous(tensor.suggest_memory_format());
 }
 
+Tensor WithKept(const Tensor& into, const Tensor& from, const std::vector<KeptAxis>& axes) {
+  const Tensor places = at::arange(from.numel(), at::kLong).view(from.sizes());
+  const Tensor kept = SliceTensor(places, axes).flatten().to(from.device());
+  const Tensor values = from.detach().reshape(-1).index_select(0, kept);
+  return into.contiguous().view(-1).index_copy(0, kept, values).view(from.sizes());
+}
+
+ParameterStore MaskStore(const ParameterStore& store, const Plan& plan) {
+  CheckFits(plan, store);
+  ParameterStore masked = store;
+  for (const std::string& name : store.CanonicalNames()) {
+    if (store.Kind(name) != StoreKind::kParameter) continue;
+    const Tensor& tensor = store.Get(name);
+    if (std::ranges::binary_search(plan.removed, name))
+      masked.Set(name, at::zeros_like(tensor));
+    else if (const auto& axes = AxesOf(plan, name); !axes.empty())
+      masked.Set(name, WithKept(at::zeros_like(tensor), tensor, axes));
+  }
+  return masked;
+}
+
 Tensor SliceStored(const Plan& plan, const std::string& name, const Tensor& tensor) {
   Tensor cut = SliceTensor(tensor, AxesOf(plan, name));
   const auto numbers = plan.renumbered.find(name);

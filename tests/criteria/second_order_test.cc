@@ -230,6 +230,30 @@ TEST(ModularProperty, SingularValuesGiveTheExactAndLeastError) {
   }
 }
 
+TEST(ModularProperty, OneBasisHoldsTheFactorsOfEveryRank) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const Tensor gram = RandomHessian(seed, 7);
+    // As many outputs as dims, fewer, and a dim that repeats another.
+    Tensor a = RandomDouble(seed + 20, {7, 5});
+    const Tensor b = RandomDouble(seed + 60, {5, seed % 2 == 0 ? 6 : 3});
+    if (seed % 3 == 0) a.select(1, 4).copy_(a.select(1, 1));
+    const BasisChange basis = SingularBasis(at::linalg_cholesky(gram).t(), a, b);
+    const Tensor left = at::matmul(a, basis.to), right = at::matmul(basis.back, b);
+    ExpectClose(at::matmul(left, right), at::matmul(a, b));
+    ExpectClose(left.norm(2, 0), right.norm(2, 1), 1e-6);
+    const Tensor tail = SvdTail(gram, a, b);
+    ExpectClose(basis.singular.square(), tail.narrow(0, 0, basis.singular.size(0)));
+    for (int64_t rank = 1; rank <= 5; ++rank) {
+      const Tensor rest =
+          at::matmul(a, b) - at::matmul(left.narrow(1, 0, rank), right.narrow(0, 0, rank));
+      const double error = (rest * at::matmul(gram, rest)).sum().item<double>();
+      EXPECT_NEAR(error, tail.slice(0, rank).sum().item<double>(),
+                  1e-9 * tail.sum().item<double>());
+    }
+  }
+}
+
 class CompensationTest : public testing::Test {
  protected:
   static double OutputError(const CalibratedNetwork& net, const ParameterStore& store,
