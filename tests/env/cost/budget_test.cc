@@ -178,5 +178,27 @@ TEST(LatencyBudgetProperty, ProjectionHoldsAllBoundsTogether) {
   }
 }
 
+TEST(BudgetProperty, ActivationsOfTheCutNetworkStayWithinTheirBound) {
+  const Space space = BuildSpace(BuildModel("resnet20"));
+  const CostModel cost(space);
+  const double full = cost.Full().activation_bytes;
+  for (const double share : {0.3, 0.5, 0.8}) {
+    BudgetConfig config;
+    config.activation_bytes = Quantity{share, true};
+    const Budget budget(cost, config);
+    Rng rng(1);
+    for (int trial = 0; trial < 5; ++trial) {
+      SCOPED_TRACE(Str(share, ", trial ", trial));
+      Decision decision;
+      for (size_t g = 0; g < cost.units().size(); ++g) decision.push_back(rng.Uniform(0.1, 1));
+      const std::vector<int64_t> kept = budget.Project(decision);
+      const Network cut = Cut(space.network(), MakePlan(space, SelectFirst(space, kept)));
+      const double counted = CostModel(BuildSpace(cut)).Full().activation_bytes;
+      EXPECT_LE(counted, share * full);
+      EXPECT_GT(counted, 0.95 * share * full);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace espalier
