@@ -33,7 +33,7 @@ code, .mono { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospa
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 18px 20px;
 }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(175px, 1fr)); gap: 14px; }
 .fact h3 {
   margin: 0; font-size: 12px; font-weight: 600; color: var(--soft); text-transform: uppercase;
   letter-spacing: 0.06em;
@@ -42,6 +42,7 @@ code, .mono { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospa
 .fact p { margin: 2px 0 0; color: var(--soft); font-size: 13.5px; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; }
+.pair > :only-child { max-width: 640px; }
 .bars { display: grid; gap: 9px; }
 .bar { display: grid; grid-template-columns: minmax(110px, 190px) 1fr minmax(150px, auto); gap: 14px; align-items: center; }
 .bar .track { position: relative; height: 16px; background: color-mix(in srgb, var(--line) 55%, transparent); border-radius: 4px; }
