@@ -1,5 +1,6 @@
 #include "experiments/budget_options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -59,7 +60,8 @@ BudgetConfig ReadBudgetOptions(const Arguments& arguments) {
 }
 
 bool HasBounds(const BudgetConfig& config) {
-  return config.macs || config.params || config.activation_bytes || config.latency_ms;
+  return std::ranges::any_of(kCostKinds,
+                             [&](CostKind kind) { return config.bound(kind).has_value(); });
 }
 
 ordered_json ReachToJson(const CostModel& cost, const BudgetConfig& config) {

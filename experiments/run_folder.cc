@@ -28,7 +28,7 @@ namespace {
 const std::set<std::string> kIgnoredKeys = {"run.out", "run.name"};
 
 void CheckSameConfig(const std::filesystem::path& folder, const std::string& saved_toml,
-                     const std::string& resolved_toml) {
+                     const std::string& resolved_toml, const std::set<std::string>& open) {
   const auto saved = SettingsOf(saved_toml);
   const auto asked = SettingsOf(resolved_toml), own = SettingsOf(resolved_toml, true);
   std::set<std::string> keys;
@@ -36,7 +36,7 @@ void CheckSameConfig(const std::filesystem::path& folder, const std::string& sav
   for (const auto& [key, value] : asked) keys.insert(key);
   std::string differing;
   for (const auto& key : keys) {
-    if (kIgnoredKeys.contains(key)) continue;
+    if (kIgnoredKeys.contains(key) || open.contains(key)) continue;
     const auto before = saved.find(key);
     // A key that came after the folder was made, at its default: what was meant without it.
     if (before == saved.end() && !own.contains(key)) continue;
@@ -60,7 +60,7 @@ constexpr const char* kCompiler = "g++ " __VERSION__;
 }  // namespace
 
 RunFolder::RunFolder(std::filesystem::path path, const std::string& resolved_toml,
-                     const std::string& command_line)
+                     const std::string& command_line, const std::set<std::string>& open)
     : path_(std::move(path)), command_line_(command_line) {
   namespace fs = std::filesystem;
   if (fs::exists(path_) && !fs::is_directory(path_))
@@ -89,11 +89,10 @@ RunFolder::RunFolder(std::filesystem::path path, const std::string& resolved_tom
     throw Error(ErrorKind::kConfig, Str("another process is working in '", path_.string(), "'"),
                 "wait for it, or give another folder with --out DIR");
   if (fs::exists(saved)) {
-    CheckSameConfig(path_, ReadFile(saved), resolved_toml);
+    CheckSameConfig(path_, ReadFile(saved), resolved_toml, open);
     resumed_ = true;
-  } else {
-    WriteFileAtomic(saved, resolved_toml);
   }
+  if (!resumed_ || !open.empty()) WriteFileAtomic(saved, resolved_toml);
 }
 
 RunFolder::~RunFolder() {

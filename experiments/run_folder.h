@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 
 namespace espalier {
@@ -17,9 +18,10 @@ namespace espalier {
 ///          use by another process; kUsage when it holds something else than a run.
 class RunFolder {
  public:
-  /// Creates or reopens `path`, and locks it.
+  /// Creates or reopens `path`, and locks it. open: keys that may differ from call to call, because
+  /// they say how much is asked for and not what is computed; the last call's are kept.
   RunFolder(std::filesystem::path path, const std::string& resolved_toml,
-            const std::string& command_line);
+            const std::string& command_line, const std::set<std::string>& open = {});
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;

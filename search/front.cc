@@ -49,19 +49,12 @@ namespace {
 /// The bound that a budget's fractions speak of, alone.
 BudgetConfig Fraction(const BudgetConfig& own, double fraction) {
   BudgetConfig config = own;
-  config.macs.reset();
-  config.params.reset();
-  config.activation_bytes.reset();
-  config.latency_ms.reset();
-  const Quantity quantity{fraction, true};
-  if (own.macs)
-    config.macs = quantity;
-  else if (own.params)
-    config.params = quantity;
-  else if (own.activation_bytes)
-    config.activation_bytes = quantity;
-  else
-    config.latency_ms = quantity;
+  bool found = false;
+  for (const CostKind kind : kCostKinds) {
+    config.bound(kind).reset();
+    if (!found && own.bound(kind)) config.bound(kind) = Quantity{fraction, true};
+    found = found || own.bound(kind).has_value();
+  }
   return config;
 }
 

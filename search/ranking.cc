@@ -29,23 +29,8 @@ double ShareDone(const std::string& schedule, double share) {
 Budget OnTheWay(const CostModel& cost, const Budget& budget, double progress) {
   if (progress >= 1) return budget;
   BudgetConfig config = budget.config();
-  for (const Bound& bound : budget.bounds()) {
-    const Quantity limit{bound.full + progress * (bound.limit - bound.full), false};
-    switch (bound.kind) {
-      case CostKind::kMacs:
-        config.macs = limit;
-        break;
-      case CostKind::kParams:
-        config.params = limit;
-        break;
-      case CostKind::kActivationBytes:
-        config.activation_bytes = limit;
-        break;
-      case CostKind::kLatency:
-        config.latency_ms = limit;
-        break;
-    }
-  }
+  for (const Bound& bound : budget.bounds())
+    config.bound(bound.kind) = Quantity{bound.full + progress * (bound.limit - bound.full), false};
   return Budget(cost, config);
 }
 

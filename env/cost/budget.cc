@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "env/base/error.h"
 #include "env/base/pattern.h"
@@ -117,6 +118,24 @@ WidthLimits LimitsOf(const CostModel& cost, const BudgetConfig& config) {
   return limits;
 }
 
+const std::optional<Quantity>& BudgetConfig::bound(CostKind kind) const {
+  switch (kind) {
+    case CostKind::kMacs:
+      return macs;
+    case CostKind::kParams:
+      return params;
+    case CostKind::kActivationBytes:
+      return activation_bytes;
+    case CostKind::kLatency:
+      return latency_ms;
+  }
+  ESPALIER_CHECK(false, "unknown cost");
+}
+
+std::optional<Quantity>& BudgetConfig::bound(CostKind kind) {
+  return const_cast<std::optional<Quantity>&>(std::as_const(*this).bound(kind));
+}
+
 std::vector<Reach> ReachOf(const CostModel& cost, const BudgetConfig& config) {
   const WidthLimits limits = LimitsOf(cost, config);
   const std::vector<double> least = AsReal(limits.least), most = AsReal(limits.most),
@@ -136,10 +155,7 @@ std::vector<Reach> ReachOf(const CostModel& cost, const BudgetConfig& config) {
     if (asked) row.limit = asked->is_fraction ? asked->value * row.full : asked->value;
     reach.push_back(row);
   };
-  add(CostKind::kMacs, config.macs);
-  add(CostKind::kParams, config.params);
-  add(CostKind::kActivationBytes, config.activation_bytes);
-  add(CostKind::kLatency, config.latency_ms);
+  for (const CostKind kind : kCostKinds) add(kind, config.bound(kind));
   return reach;
 }
 

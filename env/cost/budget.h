@@ -22,6 +22,9 @@ struct BudgetConfig {
   /// "PATTERN: LOW..HIGH": instead of min_keep and max_keep for the groups whose name matches
   /// (`*` any text); either end may be left out; the last pattern that matches counts.
   std::vector<std::string> keep;
+
+  std::optional<Quantity>& bound(CostKind kind);
+  const std::optional<Quantity>& bound(CostKind kind) const;
 };
 Schema Describe(BudgetConfig& config);
 

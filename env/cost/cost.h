@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -23,6 +24,8 @@ const char* ConventionName(Convention convention);
 Convention ParseConvention(const std::string& name);  ///< kConfig with choices
 
 enum class CostKind { kMacs, kParams, kActivationBytes, kLatency };
+inline constexpr std::array kCostKinds = {CostKind::kMacs, CostKind::kParams,
+                                          CostKind::kActivationBytes, CostKind::kLatency};
 const char* CostName(CostKind kind);  ///< "macs", "params", "activation_bytes", "latency_ms"
 
 struct Cost {

@@ -14,7 +14,8 @@ int RunLeague(const Arguments& arguments) {
   const LeagueConfig config = LoadLeagueConfig(arguments.positional()[0], arguments.List("set"));
   League league(config);
   RunFolder folder(RunFolderPath(config.run, config.path, arguments.Text("out")),
-                   config.resolved_toml, arguments.Line());
+                   config.resolved_toml, arguments.Line(),
+                   {"league.strategies", "league.seeds", "league.macs", "league.baselines"});
   if (folder.resumed()) LogInfo("continuing in '", folder.path().string(), "'");
   const nlohmann::ordered_json table = league.Run(folder);
   if (arguments.json())
@@ -37,7 +38,8 @@ const Command kLeagueCommand = {
     .summary = "strategies against each other at equal budget, evaluations and seeds",
     .detail =
         "Searches choose on validation samples; test samples decide. Says of every\n"
-        "difference whether it exceeds chance. Stopped or killed, the same line goes on.",
+        "difference whether it exceeds chance. Stopped or killed, the same line goes on;\n"
+        "with other strategies, seeds or budgets it plays what the folder does not have.",
     .examples = {"espalier league experiments/configs/league_resnet20.toml",
                  "espalier league experiments/configs/league_resnet20.toml --set "
                  "'league.seeds=[1]' --out runs/league-small"},

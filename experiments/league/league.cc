@@ -234,7 +234,14 @@ ordered_json League::Run(RunFolder& folder) {
     for (const int64_t seed : rules.seeds) {
       for (size_t e = 0; e < rules.strategies.size(); ++e) {
         const std::string stage = StageOf(b, e, seed);
-        if (folder.Finished(stage)) continue;
+        if (const auto done = folder.Finished(stage)) {
+          if (done->at("strategy") == rules.strategies[e]) continue;
+          throw Error(
+              ErrorKind::kConfig,
+              Str("'", folder.path().string(), "': ", stage, " was played by '",
+                  done->at("strategy").get<std::string>(), "', not by '", rules.strategies[e], "'"),
+              "write it as it was, or give another folder with --out DIR");
+        }
         ThrowIfInterrupted("the league");
         ordered_json result = Play(folder, stage, *budgets_[b], rules.strategies[e], seed);
         result["budget"] = rules.macs[b];

@@ -1,7 +1,6 @@
 #include "search/proposers/nsga2.h"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <numeric>
 
@@ -27,13 +26,6 @@ Schema Describe(Nsga2Config& config) {
              "those the budget bounds");
   return schema;
 }
-
-namespace {
-
-constexpr std::array kKinds = {CostKind::kMacs, CostKind::kParams, CostKind::kActivationBytes,
-                               CostKind::kLatency};
-
-}  // namespace
 
 const Nsga2::Member& Nsga2::Parent(Rng& rng) const {  // members_ is sorted: the lower index wins
   const uint64_t a = rng.Index(members_.size()), b = rng.Index(members_.size());
@@ -69,13 +61,13 @@ std::vector<CostKind> Nsga2::CostsOf(const SearchProblem& problem) const {
     for (const Bound& bound : problem.budget.bounds()) kinds.push_back(bound.kind);
   if (config_.costs.empty() && kinds.empty()) kinds.push_back(CostKind::kMacs);
   std::vector<std::string> names;
-  for (const CostKind kind : kKinds) names.push_back(CostName(kind));
+  for (const CostKind kind : kCostKinds) names.push_back(CostName(kind));
   for (const std::string& name : config_.costs) {
     const auto found = std::find(names.begin(), names.end(), name);
     if (found == names.end())
       throw Error(ErrorKind::kConfig, Str("[strategy] costs: unknown cost '", name, "'"),
                   SuggestName(name, names));
-    kinds.push_back(kKinds[static_cast<size_t>(found - names.begin())]);
+    kinds.push_back(kCostKinds[static_cast<size_t>(found - names.begin())]);
     if (!problem.cost.Counts(kinds.back()))
       throw Error(ErrorKind::kConfig, Str("[strategy] costs: ", name, " was not measured"),
                   "bound it: [budget] latency_ms");

@@ -82,6 +82,36 @@ TEST(LeagueE2e, KilledAndContinuedItEndsInTheSameTable) {
   EXPECT_EQ(table(killed), expected);
 }
 
+TEST(LeagueE2e, AFolderTakesFurtherPlayersAndSeedsAndPlaysOnlyWhatIsMissing) {
+  const fs::path config = LeagueConfigFile("league_grows"), folder = Tiny().folder / "league-grows";
+  const auto play = [&](const std::string& strategies, const std::string& seeds) {
+    return RunEspalier(Line(config, folder) +
+                       std::vector<std::string>{"--set", "league.strategies=" + strategies, "--set",
+                                                "league.seeds=" + seeds});
+  };
+  const CliOutcome first = play("[\"uniform\"]", "[1]");
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const fs::path stage = folder / "stages/uniform-macs0.6-seed1.json";
+  const auto written = fs::last_write_time(stage);
+  const CliOutcome second =
+      play("[\"uniform\", \"ranking(criterion=l1_norm, scope=global)\"]", "[1, 2]");
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_EQ(fs::last_write_time(stage), written);
+  const auto budget = second.Json()["budgets"][0];
+  EXPECT_EQ(budget["seeds"].size(), 2U);
+  EXPECT_EQ(budget["rows"].size(), 2U);
+  // What decides a result still has to agree, and a name stands for one entry only.
+  const CliOutcome other =
+      RunEspalier(Line(config, folder) + std::vector<std::string>{"--set", "league.samples=60"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_NE(other.err.find("league.samples: the folder has 50"), std::string::npos) << other.err;
+  const CliOutcome spaced = play("[\"ranking(criterion = l1_norm, scope = global)\"]", "[1]");
+  EXPECT_EQ(spaced.exit_code, 2);
+  EXPECT_NE(spaced.err.find("was played by 'ranking(criterion=l1_norm, scope=global)'"),
+            std::string::npos)
+      << spaced.err;
+}
+
 TEST(LeagueE2e, WeightsThatSawTheValidationSamplesAreJudgedOnTheOtherHalfOfTheTest) {
   const fs::path config = LeagueConfigFile("league_seen", "seen = \"train\"\n");
   const CliOutcome played =
