@@ -107,9 +107,7 @@ ordered_json LatencyChange(const LatencyConfig& config, at::Device device,
   const std::vector<double> kept(counts.begin(), counts.end());
   const Cost full = cost.Full(), left = cost.Evaluate(kept);
   DeviceMeter meter(config.repeats);
-  std::vector<double> measured;
-  for (const Network* network : {&before, &after})
-    measured.push_back(MeasureNetwork(*network, config, device, meter, nullptr));
+  const std::vector<double> measured = MeasureNetworks({&before, &after}, config, device, meter);
   ordered_json change = {
       {"measured", measured},
       {"batch", config.batch},

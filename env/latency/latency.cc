@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
+#include <limits>
 #include <set>
 #include <thread>
 
@@ -151,21 +153,60 @@ LatencyCache OpenLatencyCache(const LatencyConfig& config, at::Device device) {
   return {folder, std::move(identity)};
 }
 
-double MeasureNetwork(const Network& network, const LatencyConfig& config, at::Device device,
-                      Meter& meter, LatencyCache* cache) {
-  const ThreadCount threads(ThreadsOf(config));
-  Network moved = network;
-  moved.store = network.store.To(device);
-  const InferenceNetwork inference(moved, TypeOf(config));
-  const std::string key = KeyOf(inference.network());
-  if (cache != nullptr)
-    if (const auto known = cache->Find(key)) return *known;
-  std::vector<Tensor> inputs;
-  for (const Tensor& input : SampleInputs(inference.network(), config.batch))
-    inputs.push_back(PrepareInput(input.to(device), TypeOf(config)));
-  const double ms = std::max(1e-6, meter.Milliseconds(inference.network(), inputs, {}));
-  if (cache != nullptr) cache->Put(key, ms);
+namespace {
+
+/// A network as it is run for inference, and what its time is kept under.
+class WholeNetwork {
+ public:
+  WholeNetwork(const Network& network, const LatencyConfig& config, at::Device device)
+      : inference_(On(device, network), TypeOf(config)), key_(KeyOf(inference_.network())) {
+    for (const Tensor& input : SampleInputs(inference_.network(), config.batch))
+      inputs_.push_back(PrepareInput(input.to(device), TypeOf(config)));
+  }
+  const std::string& key() const { return key_; }
+  double Milliseconds(Meter& meter) const {
+    return std::max(1e-6, meter.Milliseconds(inference_.network(), inputs_, {}));
+  }
+
+ private:
+  static Network On(at::Device device, Network network) {
+    network.store = network.store.To(device);
+    return network;
+  }
+  const InferenceNetwork inference_;
+  const std::string key_;
+  std::vector<Tensor> inputs_;
+};
+
+/// Asks for every network's time, several times and in turns where it is short: what disturbs a
+/// machine for a second only ever adds time, and not in every round. network: i -> it, made anew.
+std::vector<double> InTurns(size_t count, const std::function<WholeNetwork(size_t)>& network,
+                            Meter& meter, LatencyCache* cache) {
+  constexpr int kRounds = 3;
+  constexpr double kShortMs = 50;
+  std::vector<double> ms(count, std::numeric_limits<double>::infinity());
+  std::vector<bool> settled(count);
+  for (int round = 0; round < kRounds; ++round)
+    for (size_t i = 0; i < count; ++i) {
+      if (settled[i]) continue;
+      ThrowIfInterrupted("measuring latency");
+      const WholeNetwork whole = network(i);
+      const auto known = round == 0 && cache != nullptr ? cache->Find(whole.key()) : std::nullopt;
+      ms[i] = known ? *known : std::min(ms[i], whole.Milliseconds(meter));
+      settled[i] = known || ms[i] > kShortMs;
+      if (!known && cache != nullptr) cache->Put(whole.key(), ms[i]);
+    }
   return ms;
+}
+
+}  // namespace
+
+std::vector<double> MeasureNetworks(const std::vector<const Network*>& networks,
+                                    const LatencyConfig& config, at::Device device, Meter& meter) {
+  const ThreadCount threads(ThreadsOf(config));
+  return InTurns(
+      networks.size(), [&](size_t i) { return WholeNetwork(*networks[i], config, device); }, meter,
+      nullptr);
 }
 
 MeasuredLatency MeasureLatency(const Space& space, const LatencyConfig& config, at::Device device,
@@ -192,17 +233,20 @@ MeasuredLatency MeasureLatency(const Space& space, const LatencyConfig& config, 
     // With few cuts to be had the uncut network is the only one fitted to, the others check.
     result.networks =
         std::min(config.networks, std::max<int64_t>(1, std::ssize(cuts) - config.held_out));
+    const std::vector<double> times = InTurns(
+        cuts.size(),
+        [&](size_t i) {
+          const Plan plan = MakePlan(space, SelectFirst(space, cuts[i]));
+          return WholeNetwork(Cut(space.network(), plan), config, device);
+        },
+        meter, &cache);
     for (size_t i = 0; i < cuts.size(); ++i) {
-      ThrowIfInterrupted("measuring latency");
-      const std::vector<int64_t>& kept = cuts[i];
       // Evenly mixed: a machine that grows slower on the way does so for both.
       const bool fitted =
           std::ssize(sums) * std::ssize(cuts) < static_cast<int64_t>(i + 1) * result.networks;
-      const std::vector<double> counts(kept.begin(), kept.end());
+      const std::vector<double> counts(cuts[i].begin(), cuts[i].end());
       (fitted ? sums : check_sums).push_back(model.SumsAt(counts));
-      (fitted ? measured : check_measured)
-          .push_back(MeasureNetwork(Cut(space.network(), MakePlan(space, SelectFirst(space, kept))),
-                                    config, device, meter, &cache));
+      (fitted ? measured : check_measured).push_back(times[i]);
     }
     model.Correct(FitCorrection(sums, measured));
     std::vector<double> errors;

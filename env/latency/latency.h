@@ -56,8 +56,9 @@ struct MeasuredLatency {
 MeasuredLatency MeasureLatency(const Space& space, const LatencyConfig& config, at::Device device,
                                Meter& meter, LatencyCache& cache);
 
-/// One network, as it is run for inference. With a cache what was measured before is not again.
-double MeasureNetwork(const Network& network, const LatencyConfig& config, at::Device device,
-                      Meter& meter, LatencyCache* cache);
+/// Networks as they are run for inference, several times and in turns where they are quick.
+/// -> milliseconds
+std::vector<double> MeasureNetworks(const std::vector<const Network*>& networks,
+                                    const LatencyConfig& config, at::Device device, Meter& meter);
 
 }  // namespace espalier
