@@ -85,8 +85,7 @@ class FrontSearch {
 
   SearchResult Run() {
     Resume();
-    const size_t groups = scores_.size();
-    if (!best_) Evaluate({{std::vector<double>(groups, 1), std::vector<double>(groups, 0)}});
+    if (!best_) Evaluate(Starts());
     while (config_.method == "legr" && used_ < config_.evaluations) {
       ThrowIfStopped();
       Rng rng = context_.Stream(Str("front/order/", generation_));
@@ -118,14 +117,41 @@ class FrontSearch {
         for (double& score : scores_[g])
           if (costs[g] > 0) score /= costs[g];
     }
-    double sum = 0, squares = 0, count = 0;
-    for (const auto& group : scores_)
-      for (const double score : group) {
-        sum += score;
-        squares += score * score;
-        count += 1;
-      }
-    spread_ = std::sqrt(std::max(squares / count - sum * sum / count / count, 1e-30));
+  }
+
+  /// Mean and deviation.
+  struct Moments {
+    double count = 0, sum = 0, squares = 0;
+    void Add(double value) { ++count, sum += value, squares += value * value; }
+    double mean() const { return sum / count; }
+    double deviation() const {
+      return std::sqrt(std::max(squares / count - mean() * mean(), 1e-30));
+    }
+  };
+
+  /// Scores as they are; and, where maps are learned, with mean and deviation equal in all groups,
+  /// which keeps about as much of each: an order that empties no group.
+  std::vector<FrontOrder> Starts() const {
+    const size_t groups = scores_.size();
+    std::vector<FrontOrder> starts = {
+        {std::vector<double>(groups, 1), std::vector<double>(groups, 0)}};
+    if (config_.method != "legr") return starts;
+    FrontOrder& level = starts.emplace_back();
+    for (const auto& group : scores_) {
+      Moments moments;
+      for (const double score : group) moments.Add(score);
+      level.scale.push_back(1 / moments.deviation());
+      level.shift.push_back(-moments.mean() / moments.deviation());
+    }
+    return starts;
+  }
+
+  /// Of all units' scores in an order: what a shift is to be measured by.
+  double Spread(const FrontOrder& order) const {
+    Moments moments;
+    for (size_t g = 0; g < scores_.size(); ++g)
+      for (const double score : scores_[g]) moments.Add(order.scale[g] * score + order.shift[g]);
+    return moments.deviation();
   }
 
   void Fingerprint() {
@@ -207,13 +233,14 @@ class FrontSearch {
 
   FrontOrder Mutated(const FrontOrder& parent, Rng& rng) const {
     FrontOrder child{parent.scale, parent.shift};
+    const double spread = Spread(parent);
     const auto groups = static_cast<double>(child.scale.size());
     const auto changes = static_cast<size_t>(std::ceil(config_.mutate * groups));
     const std::vector<int64_t> order = rng.Permutation(static_cast<int64_t>(child.scale.size()));
     for (size_t i = 0; i < std::min(changes, order.size()); ++i) {
       const auto g = static_cast<size_t>(order[i]);
       child.scale[g] *= std::exp(config_.sigma * rng.Normal());
-      child.shift[g] += spread_ * rng.Normal();
+      child.shift[g] += spread * rng.Normal();
     }
     return child;
   }
@@ -322,7 +349,6 @@ class FrontSearch {
   double seconds_before_ = 0;  // of the calls that this one continues
   std::vector<std::unique_ptr<Budget>> budgets_;
   Scores raw_, scores_;  // [groups][units]; the latter per cost, which the order is made of
-  double spread_ = 1;    // standard deviation of scores_
   std::optional<Forecaster> forecaster_;
   std::optional<TaskSamples> set_;
   std::optional<CandidateEvaluator> evaluator_;

@@ -33,7 +33,9 @@ Schema Describe(FrontConfig& config);
 ///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1.
 /// Deviates Fitness is the mean value right after the cut over all budgets; the paper fine-tunes
 /// for
-///          200 steps at the tightest. Scores may be divided by the cost they save first.
+///          200 steps at the tightest. Scores may be divided by the cost they save first. Beside
+///          the scores as they are the search starts from scores with equal mean and deviation in
+///          all groups; shifts are drawn in units of the parent's own spread.
 /// Result   the selection at the run's own budget; info["front"]: for each budget kept units, cost,
 ///          and what the cut network is expected to measure before any fine-tuning, in the metric's
 ///          own units. Forecasts and their 95 % intervals come from validation samples that the
