@@ -7,9 +7,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "criteria/criterion.h"
 #include "env/base/files.h"
 #include "env/base/log.h"
 #include "search/front_forecast.h"
+#include "search/front_journal.h"
 #include "tests/support/tiny_environment.h"
 
 namespace espalier {
@@ -59,6 +61,35 @@ TEST(FrontUnit, LearningNeverEndsBelowTheCriterionItself) {
   const SearchResult plain = RunFront(tiny, config);
   EXPECT_EQ(plain.info.at("orders"), 1);
   EXPECT_GE(learned, mean(plain));
+}
+
+TEST(FrontUnit, StartsFromAnOrderThatTreatsGroupsAlikeToo) {
+  const TinyEnvironment tiny;
+  const TemporaryFolder folder;
+  const FrontConfig config{
+      .budgets = {0.6}, .criterion = "l1_norm", .per_cost = false, .evaluations = 1, .samples = 16};
+  SearchContext context{.seed = 2, .folder = folder.path()};
+  Front(config).Run(tiny.Get(), context);
+  const auto journal = ReadFrontJournal(folder.path() / "front.jsonl");
+  ASSERT_TRUE(journal.has_value());
+  ASSERT_EQ(journal->generations.size(), 1U);
+  const auto& orders = journal->generations.front().orders;
+  ASSERT_EQ(orders.size(), 2U);
+  const auto scores =
+      ScoreGroups(*MakeCriterion("l1_norm"), tiny.Get().space, tiny.network().store, 0);
+  for (size_t g = 0; g < scores.size(); ++g) {
+    SCOPED_TRACE(tiny.Get().space.groups()[g].name);
+    EXPECT_EQ(orders[0].scale[g], 1);
+    EXPECT_EQ(orders[0].shift[g], 0);
+    double sum = 0, squares = 0;
+    for (const double score : scores[g]) {
+      const double mapped = orders[1].scale[g] * score + orders[1].shift[g];
+      sum += mapped;
+      squares += mapped * mapped;
+    }
+    EXPECT_NEAR(sum, 0, 1e-6);
+    EXPECT_NEAR(squares / static_cast<double>(scores[g].size()), 1, 1e-6);
+  }
 }
 
 TEST(FrontUnit, BudgetsOutsideTheirRangeAreErrors) {
