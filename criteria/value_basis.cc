@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "criteria/consumer_columns.h"
@@ -20,8 +21,8 @@ namespace {
 
 constexpr double kDamping = 1e-6;
 
-/// Only ops that one value layer can have: what makes the values an op reads, through whatever
-/// moves them, and from an attention's sum to what it sums. -1: none.
+/// The op that makes the values another reads: back through whatever moves them, and from an
+/// attention's sum to what it sums. -1: none.
 int32_t ProducerOf(const Network& network, const Op& reader) {
   const Graph& graph = network.graph;
   ValueId value = reader.ValueArg("input");
@@ -126,55 +127,44 @@ void Turn(const ValueLayer& layer, const ValueHead& head, const Tensor& root,
   SetMatrix(store, layer.consumer, consumer);
 }
 
-/// Runs a few samples and compares what consumers make of their values.
+/// Runs two samples and compares what readers make of their values.
 class Comparison {
  public:
-  Comparison(const Space& space, const ParameterStore& store, const Calibration& calibration)
+  Comparison(const Space& space, const ParameterStore& store, const std::vector<ValueLayer>& layers,
+             const Calibration& calibration)
       : space_(space), device_(calibration.device), executor_(space.network().graph) {
     const Batch batch = calibration.get(0);
-    inputs_ = batch.Part(0, std::min<int64_t>(batch.size(), 8)).To(device_).inputs;
-    wanted_ = Outputs(store);
+    inputs_ = batch.Part(0, std::min<int64_t>(batch.size(), 2)).To(device_).inputs;
+    std::set<int32_t> readers;
+    for (const ValueLayer& layer : layers) readers.insert(layer.reader);
+    wanted_ = Outputs(store, readers);
   }
 
-  /// |difference| / |wanted|, the largest of all ops that read `consumer`.
-  double Difference(const ParameterStore& store, const std::string& consumer) const {
-    const auto found = Outputs(store);
-    double largest = 0;
-    for (const auto& [op, wanted] : wanted_) {
-      if (op.second != consumer) continue;
-      const double size = wanted.norm().item<double>();
-      largest =
-          std::max(largest, (found.at(op) - wanted).norm().item<double>() / std::max(size, 1e-30));
-    }
-    return largest;
+  /// |difference| / |wanted| of the layer's reader.
+  double Difference(const ParameterStore& store, const ValueLayer& layer) const {
+    const Tensor& wanted = wanted_.at(layer.reader);
+    const Tensor found = Outputs(store, {layer.reader}).at(layer.reader);
+    const auto norm = [](const Tensor& x) { return x.norm(2, at::kDouble).item<double>(); };
+    return norm(found - wanted) / std::max(norm(wanted), 1e-30);
   }
 
  private:
-  using Outcome = std::map<std::pair<size_t, std::string>, Tensor>;  // (op, its weight) -> output
-  Outcome Outputs(const ParameterStore& store) const {
-    Outcome outcome;
+  std::map<int32_t, Tensor> Outputs(const ParameterStore& store,
+                                    const std::set<int32_t>& ops) const {
+    std::map<int32_t, Tensor> outputs;
     std::vector<Tap> taps;
-    const Graph& graph = space_.network().graph;
-    for (size_t i = 0; i < graph.ops.size(); ++i) {
-      if (graph.ops[i].ArgIndex("weight") < 0) continue;
-      const ValueId weight = graph.ops[i].ValueArg("weight");
-      if (weight == kNoValue) continue;
-      const std::string& target = graph.values[static_cast<size_t>(weight)].target;
-      if (target.empty()) continue;
-      taps.push_back({graph.ops[i].outputs.front(),
-                      [&outcome, key = std::pair(i, store.Canonical(target))](const Tensor& value) {
-                        outcome[key] = value.to(at::kDouble);
-                      }});
-    }
+    for (const int32_t op : ops)
+      taps.push_back({space_.network().graph.ops[static_cast<size_t>(op)].outputs.front(),
+                      [&outputs, op](const Tensor& value) { outputs[op] = value; }});
     executor_.Run(executor_.Bind(store.To(device_)), inputs_, {.taps = taps});
-    return outcome;
+    return outputs;
   }
 
   const Space& space_;
   const at::Device device_;
   const Executor executor_;
   std::vector<Tensor> inputs_;
-  Outcome wanted_;
+  std::map<int32_t, Tensor> wanted_;  // by reader
 };
 
 }  // namespace
@@ -206,6 +196,7 @@ std::vector<ValueLayer> FindValueLayers(const Space& space, const ParameterStore
       ValueLayer layer{.producer = stored(op.ValueArg("weight")),
                        .bias = stored(op.ValueArg("bias")),
                        .consumer = consumer.parameter,
+                       .reader = reader,
                        .ways = {}};
       if (only(layer.producer) != maker || (layer.bias.empty() && op.ValueArg("bias") != kNoValue))
         continue;
@@ -240,7 +231,7 @@ ValueBasis TurnValues(const Space& space, const ParameterStore& store,
   const std::vector<ValueLayer> layers = FindValueLayers(space, store);
   if (layers.empty()) return result;
   const Statistics statistics = CollectStatistics(space, store, {Need::kValueGram}, calibration);
-  const Comparison comparison(space, store, calibration);
+  const Comparison comparison(space, store, layers, calibration);
   for (const ValueLayer& layer : layers) {
     const auto found = statistics.grams.find(layer.producer);
     if (found == statistics.grams.end() || !found->second.gram.defined()) {
@@ -253,12 +244,13 @@ ValueBasis TurnValues(const Space& space, const ParameterStore& store,
     for (const std::vector<ValueHead>& heads : layer.ways) {
       ParameterStore turned = store;
       for (const ValueHead& head : heads) Turn(layer, head, root, turned);
-      const double difference = comparison.Difference(turned, layer.consumer);
+      const double difference = comparison.Difference(turned, layer);
       least = std::min(least, difference);
       if (!(difference < kRounding)) continue;
       for (const std::string& name : {layer.producer, layer.bias, layer.consumer})
         if (!name.empty()) result.store.Set(name, turned.Get(name));
-      result.layers.push_back({layer.producer, layer.bias, layer.consumer, {heads}});
+      result.layers.push_back(layer);
+      result.layers.back().ways = {heads};
       auto& directions = result.direction_.emplace_back();
       for (const ValueHead& head : heads) {
         directions.emplace_back(head.units.size());

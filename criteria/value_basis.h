@@ -23,6 +23,7 @@ struct ValueHead {
 /// between.
 struct ValueLayer {
   std::string producer, bias, consumer;  ///< canonical store names; bias may be empty
+  int32_t reader = -1;                   ///< the op that computes with the consumer's weight
   /// [ways][heads]: a projection that packs queries, keys and values has several rows for a unit,
   /// and a trial tells which of them are the values.
   std::vector<std::vector<ValueHead>> ways;
