@@ -83,10 +83,25 @@ Tensor Matrix(const Tensor& weight) {
   return weight.detach().to(at::kCPU, at::kDouble).reshape({weight.size(0), -1});
 }
 
-void SetMatrix(ParameterStore& store, const std::string& name, const Tensor& matrix) {
-  const Tensor& old = store.Get(name);
-  store.Set(name, matrix.reshape(old.sizes()).to(old.options()));
-}
+/// What a layer's values are made with and read with, to be changed in place.
+struct LayerMatrices {
+  Tensor producer, consumer, bias;  // float64; bias may be undefined
+
+  LayerMatrices(const ValueLayer& layer, const ParameterStore& store)
+      : producer(Matrix(store.Get(layer.producer)).clone()),
+        consumer(Matrix(store.Get(layer.consumer)).clone()) {
+    if (!layer.bias.empty()) bias = Matrix(store.Get(layer.bias)).flatten().clone();
+  }
+  void WriteTo(const ValueLayer& layer, ParameterStore& store) const {
+    const auto set = [&](const std::string& name, const Tensor& matrix) {
+      const Tensor& old = store.Get(name);
+      store.Set(name, matrix.reshape(old.sizes()).to(old.options()));
+    };
+    set(layer.producer, producer);
+    set(layer.consumer, consumer);
+    if (bias.defined()) set(layer.bias, bias);
+  }
+};
 
 /// R with R^T R = C, where the last input is 1.
 Tensor RootOf(const GramStatistics& statistics, bool bias) {
@@ -100,31 +115,24 @@ Tensor RootOf(const GramStatistics& statistics, bool bias) {
 }
 
 /// Turns one head in place; root as RootOf says.
-void Turn(const ValueLayer& layer, const ValueHead& head, const Tensor& root,
-          ParameterStore& store) {
+void Turn(const ValueHead& head, const Tensor& root, LayerMatrices& layer) {
   const Tensor rows = Index(head.rows);
-  Tensor producer = Matrix(store.Get(layer.producer)).clone();
-  Tensor consumer = Matrix(store.Get(layer.consumer)).clone();
-  Tensor first = producer.index_select(0, rows);  // [dims, inputs]
-  Tensor bias;
-  if (!layer.bias.empty()) {
-    bias = store.Get(layer.bias).detach().to(at::kCPU, at::kDouble).clone();
-    first = at::cat({first, bias.index_select(0, rows).unsqueeze(1)}, 1);
-  }
+  Tensor first = layer.producer.index_select(0, rows);  // [dims, inputs]
+  if (layer.bias.defined())
+    first = at::cat({first, layer.bias.index_select(0, rows).unsqueeze(1)}, 1);
   std::vector<Tensor> reads;  // [dims, outputs] each
   for (const auto& columns : head.columns)
-    reads.push_back(consumer.index_select(1, Index(columns)).t());
+    reads.push_back(layer.consumer.index_select(1, Index(columns)).t());
   const BasisChange basis = SingularBasis(root, first.t(), at::cat(reads, 1));
   first = at::matmul(basis.to.t(), first);
-  if (!layer.bias.empty()) {
-    bias.index_copy_(0, rows, first.select(1, first.size(1) - 1));
+  if (layer.bias.defined()) {
+    layer.bias.index_copy_(0, rows, first.select(1, first.size(1) - 1));
     first = first.narrow(1, 0, first.size(1) - 1);
-    SetMatrix(store, layer.bias, bias);
   }
-  SetMatrix(store, layer.producer, producer.index_copy_(0, rows, first));
+  layer.producer.index_copy_(0, rows, first);
   for (size_t time = 0; time < reads.size(); ++time)
-    consumer.index_copy_(1, Index(head.columns[time]), at::matmul(basis.back, reads[time]).t());
-  SetMatrix(store, layer.consumer, consumer);
+    layer.consumer.index_copy_(1, Index(head.columns[time]),
+                               at::matmul(basis.back, reads[time]).t());
 }
 
 /// Runs two samples and compares what readers make of their values.
@@ -242,8 +250,10 @@ ValueBasis TurnValues(const Space& space, const ParameterStore& store,
     const Tensor root = RootOf(found->second, !layer.bias.empty());
     double least = std::numeric_limits<double>::infinity();
     for (const std::vector<ValueHead>& heads : layer.ways) {
+      LayerMatrices matrices(layer, store);
+      for (const ValueHead& head : heads) Turn(head, root, matrices);
       ParameterStore turned = store;
-      for (const ValueHead& head : heads) Turn(layer, head, root, turned);
+      matrices.WriteTo(layer, turned);
       const double difference = comparison.Difference(turned, layer);
       least = std::min(least, difference);
       if (!(difference < kRounding)) continue;
@@ -276,9 +286,7 @@ void ValueBasis::Arrange(const Scores& scores, const Selection& left) {
   const at::NoGradGuard no_grad;
   for (size_t l = 0; l < layers.size(); ++l) {
     const ValueLayer& layer = layers[l];
-    Tensor producer = Matrix(store.Get(layer.producer)).clone(),
-           consumer = Matrix(store.Get(layer.consumer)).clone(), bias;
-    if (!layer.bias.empty()) bias = store.Get(layer.bias).detach().clone();
+    LayerMatrices matrices(layer, store);
     for (size_t h = 0; h < layer.ways.front().size(); ++h) {
       const ValueHead& head = layer.ways.front()[h];
       std::vector<int64_t>& direction = direction_[l][h];
@@ -299,15 +307,13 @@ void ValueBasis::Arrange(const Scores& scores, const Selection& left) {
         }
         tensor.index_copy_(axis, Index(target), tensor.index_select(axis, Index(source)));
       };
-      move(producer, 0, head.rows);
-      if (bias.defined()) move(bias, 0, head.rows);
-      for (const auto& columns : head.columns) move(consumer, 1, columns);
+      move(matrices.producer, 0, head.rows);
+      if (matrices.bias.defined()) move(matrices.bias, 0, head.rows);
+      for (const auto& columns : head.columns) move(matrices.consumer, 1, columns);
       const std::vector<int64_t> before = direction;
       for (size_t i = 0; i < to.size(); ++i) direction[to[i]] = before[from[i]];
     }
-    SetMatrix(store, layer.producer, producer);
-    SetMatrix(store, layer.consumer, consumer);
-    if (bias.defined()) store.Set(layer.bias, bias);
+    matrices.WriteTo(layer, store);
   }
 }
 

@@ -129,8 +129,7 @@ SearchResult RankingSearch::Run(const Environment& environment, SearchContext& c
         step == 1 ? weights : MaskStore(weights, MakePlan(space, standing.left()));
     UnitScores found =
         ScoreUnits(config_.criterion, environment, context,
-                   step == 1 ? "ranking" : Str("ranking/", step), config_.calibration,
-                   config_.compensate && config_.steps == 1 ? Needs{Need::kGram} : Needs{}, &left);
+                   step == 1 ? "ranking" : Str("ranking/", step), config_.calibration, also, &left);
     basis.Arrange(found.scores, standing.left());
     standing.Score(std::move(found.scores));
     statistics = std::move(found.statistics);
