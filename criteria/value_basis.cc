@@ -192,7 +192,8 @@ std::vector<ValueLayer> FindValueLayers(const Space& space, const ParameterStore
   std::vector<ValueLayer> layers;
   for (size_t g = 0; g < space.groups().size(); ++g) {
     const Group& group = space.groups()[g];
-    if (group.kind != "head_dim") continue;
+    const auto reads = [](const Member& member) { return member.role == MemberRole::kConsumer; };
+    if (group.kind != "head_dim" || std::ranges::count_if(group.members, reads) != 1) continue;
     for (const Member& consumer : group.members) {
       if (consumer.role != MemberRole::kConsumer || consumer.axis != 1 || consumer.blocks != 1)
         continue;

@@ -19,8 +19,8 @@ struct ValueHead {
   /// values, or a kernel reads them.
   std::vector<std::vector<int64_t>> columns;
 };
-/// One layer makes the values, one reads them, and an attention adds them up over positions in
-/// between.
+/// One layer makes the values, one alone reads them, and an attention adds them up over positions
+/// in between.
 struct ValueLayer {
   std::string producer, bias, consumer;  ///< canonical store names; bias may be empty
   int32_t reader = -1;                   ///< the op that computes with the consumer's weight

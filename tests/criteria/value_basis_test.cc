@@ -163,6 +163,39 @@ TEST(ValueBasisUnit, ValuesThatAreBentBeforeTheyAreReadStayAsTheyAre) {
     EXPECT_TRUE(basis.store.Get(name).is_same(net.network().store.Get(name))) << name;
 }
 
+TEST(ValueBasisUnit, ValuesThatTwoLayersReadStayAsTheyAre) {
+  // A turn for one reader would have to be the other's as well.
+  Builder b("two_readers", 1);
+  const int64_t width = AttentionNet::kWidth, length = AttentionNet::kLength;
+  const ValueId x = b.Input("x", {2, length, 8});
+  const auto heads = [&](const std::string& name) {
+    const std::vector<int64_t> sizes = {-1, length, kHeads, kDim};
+    const ValueId y =
+        b.Call("aten::reshape", "",
+               {{"self", b.Linear(name, x, 8, width)}, {"shape", c10::IValue(sizes)}});
+    return b.Call("aten::transpose", "int",
+                  {{"self", y}, {"dim0", c10::IValue(1)}, {"dim1", c10::IValue(2)}});
+  };
+  const ValueId sum = b.Call("aten::scaled_dot_product_attention", "",
+                             {{"query", heads("q")}, {"key", heads("k")}, {"value", heads("v")}});
+  const ValueId back = b.Call("aten::transpose", "int",
+                              {{"self", sum}, {"dim0", c10::IValue(1)}, {"dim1", c10::IValue(2)}});
+  const ValueId merged =
+      b.Call("aten::reshape", "",
+             {{"self", back}, {"shape", c10::IValue(std::vector<int64_t>{-1, length, width})}});
+  const Network net = b.Finish({b.Linear(
+      "head", b.Add(b.Linear("one", merged, width, 6), b.Linear("two", merged, width, 6)), 6, 3)});
+  const Space space = BuildSpace(net);
+  ASSERT_GE(space.FindGroup("q"), 0);
+  EXPECT_EQ(space.groups()[static_cast<size_t>(space.FindGroup("q"))].kind, "head_dim");
+  Rng rng(1);
+  const Batch batch{.inputs = {RandomTensor(rng, {2, length, 8})}, .targets = {}};
+  const ValueBasis basis = TurnValues(space, net.store, CalibrationOf({batch}));
+  EXPECT_LT(RelativeError(Forward(With(net, basis.store), batch.inputs[0]),
+                          Forward(net, batch.inputs[0])),
+            1e-6);
+}
+
 TEST(ValueBasisUnit, DirectionsGoWhereScoresAreHigh) {
   const AttentionNet net(/*fused=*/false, kHeads, "dims");
   const Space& space = net.space();
