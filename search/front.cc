@@ -1,9 +1,9 @@
 #include "search/front.h"
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "criteria/criterion.h"
@@ -15,6 +15,7 @@
 #include "search/fingerprint.h"
 #include "search/front_forecast.h"
 #include "search/front_journal.h"
+#include "search/front_marginals.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -25,9 +26,11 @@ Schema Describe(FrontConfig& config) {
   const RealRange share{.low = 0, .high = 1, .open_low = true};
   Schema schema;
   schema.Add("budgets", &config.budgets, "fractions of the first bounded cost to make plans for");
-  schema.Add("method", &config.method,
-             "legr: learned scale and shift per group; criterion: the scores as they are",
-             {"legr", "criterion"});
+  schema.Add(
+      "method", &config.method,
+      "marginals: what cutting each group alone does, with learned scales; legr: the "
+      "criterion's scores, with learned scales and shifts; criterion: the scores as they are",
+      {"marginals", "legr", "criterion"});
   schema.Add("criterion", &config.criterion, "ranks units; NAME or NAME(key=value, ...)");
   schema.Add("per_cost", &config.per_cost, "divide scores by what removing a unit saves");
   schema.Add("evaluations", &config.evaluations,
@@ -85,14 +88,11 @@ class FrontSearch {
 
   SearchResult Run() {
     Resume();
+    if (config_.method == "marginals") ScoreByMarginals();
     if (!best_) Evaluate(Starts());
-    while (config_.method == "legr" && used_ < config_.evaluations) {
+    while (config_.method != "criterion" && Left() >= Cuts()) {
       ThrowIfStopped();
-      Rng rng = context_.Stream(Str("front/order/", generation_));
-      std::vector<FrontOrder> children;
-      constexpr int kBatch = 4;
-      for (int i = 0; i < kBatch; ++i) children.push_back(Mutated(Parent(rng), rng));
-      Evaluate(std::move(children));
+      NextGeneration();
     }
     SearchResult result = Result();
     result.seconds = Seconds();
@@ -119,39 +119,34 @@ class FrontSearch {
     }
   }
 
-  /// Mean and deviation.
-  struct Moments {
-    double count = 0, sum = 0, squares = 0;
-    void Add(double value) { ++count, sum += value, squares += value * value; }
-    double mean() const { return sum / count; }
-    double deviation() const {
-      return std::sqrt(std::max(squares / count - mean() * mean(), 1e-30));
-    }
-  };
+  /// Candidates that only told how sensitive groups are; with the uncut network.
+  int64_t Probed() const { return damage_.empty() ? 0 : static_cast<int64_t>(damage_.size()) + 1; }
 
-  /// Scores as they are; and, where maps are learned, with mean and deviation equal in all groups,
-  /// which keeps about as much of each: an order that empties no group.
-  std::vector<FrontOrder> Starts() const {
-    const size_t groups = scores_.size();
-    std::vector<FrontOrder> starts = {
-        {std::vector<double>(groups, 1), std::vector<double>(groups, 0)}};
-    if (config_.method != "legr") return starts;
-    FrontOrder& level = starts.emplace_back();
-    for (const auto& group : scores_) {
-      Moments moments;
-      for (const double score : group) moments.Add(score);
-      level.scale.push_back(1 / moments.deviation());
-      level.shift.push_back(-moments.mean() / moments.deviation());
+  /// Instead of the criterion's, which still says which units of a group go first.
+  void ScoreByMarginals() {
+    const std::vector<double> costs = UnitCosts(env_.cost, env_.budget);
+    const std::vector<Probe> probes =
+        ProbesOf(env_.budget, env_.cost.units(), costs, config_.evaluations / 2);
+    if (damage_.empty()) {
+      damage_ = DamageOf(probes, env_.space, raw_, *evaluator_);
+      used_ = Probed();
+      if (!context_.folder.empty()) WriteFrontJournal(JournalPath(), {fingerprint_, damage_});
     }
-    return starts;
+    if (damage_.size() != probes.size())
+      throw Error(ErrorKind::kData,
+                  Str("'", JournalPath().string(), "' holds the damage of ", damage_.size(),
+                      " cuts, this search makes ", probes.size()),
+                  "the file is damaged; remove it to start over");
+    scores_ = MarginalScores(probes, damage_, env_.cost.units(), costs);
   }
 
-  /// Of all units' scores in an order: what a shift is to be measured by.
-  double Spread(const FrontOrder& order) const {
-    Moments moments;
-    for (size_t g = 0; g < scores_.size(); ++g)
-      for (const double score : scores_[g]) moments.Add(order.scale[g] * score + order.shift[g]);
-    return moments.deviation();
+  /// Scores as they are; and, where maps are learned, an order that takes groups to be alike, so
+  /// that none is emptied.
+  std::vector<FrontOrder> Starts() const {
+    std::vector<FrontOrder> starts = {PlainOrder(scores_.size())};
+    if (config_.method == "marginals") starts.push_back(EqualTopOrder(scores_));
+    if (config_.method == "legr") starts.push_back(LevelOrder(scores_));
+    return starts;
   }
 
   void Fingerprint() {
@@ -173,6 +168,8 @@ class FrontSearch {
                   "choose another run folder, or remove the file to start over");
     // Without a torn line, which would swallow the next one.
     WriteFrontJournal(JournalPath(), *journal);
+    damage_ = journal->damage;
+    used_ = Probed();
     for (FrontGeneration& generation : journal->generations) {
       for (const FrontOrder& order : generation.orders)
         if (order.scale.size() != raw_.size() || order.shift.size() != raw_.size() ||
@@ -183,16 +180,14 @@ class FrontSearch {
                           raw_.size(), " and ", cuts()),
                       "the file is damaged; remove it to start over");
       seconds_before_ = generation.seconds;
-      Learn(std::move(generation.orders));
+      Learn(std::move(generation.orders), generation.left_out);
     }
     LogInfo("front: continuing after ", used_, " candidates");
   }
 
   /// Kept counts where the order is cut so that a budget holds: the largest share that does.
   std::vector<int64_t> CutAt(const FrontOrder& order, const Budget& budget) const {
-    Scores mapped = scores_;
-    for (size_t g = 0; g < mapped.size(); ++g)
-      for (double& score : mapped[g]) score = order.scale[g] * score + order.shift[g];
+    const Scores mapped = order.Of(scores_);
     const std::vector<int64_t> one_class(mapped.size(), 0);
     const auto kept = [&](double share) {
       const std::vector<int64_t> counts = CountsAtShare(mapped, one_class, share);
@@ -213,6 +208,8 @@ class FrontSearch {
   }
 
   size_t cuts() const { return budgets_.size() + 1; }
+  int64_t Cuts() const { return static_cast<int64_t>(cuts()); }
+  int64_t Left() const { return config_.evaluations - used_; }
 
   /// Cuts at all budgets, the run's own last.
   std::vector<std::vector<int64_t>> CutEverywhere(const FrontOrder& order) const {
@@ -231,21 +228,31 @@ class FrontSearch {
     return *best;
   }
 
-  FrontOrder Mutated(const FrontOrder& parent, Rng& rng) const {
-    FrontOrder child{parent.scale, parent.shift};
-    const double spread = Spread(parent);
-    const auto groups = static_cast<double>(child.scale.size());
-    const auto changes = static_cast<size_t>(std::ceil(config_.mutate * groups));
-    const std::vector<int64_t> order = rng.Permutation(static_cast<int64_t>(child.scale.size()));
-    for (size_t i = 0; i < std::min(changes, order.size()); ++i) {
-      const auto g = static_cast<size_t>(order[i]);
-      child.scale[g] *= std::exp(config_.sigma * rng.Normal());
-      child.shift[g] += spread * rng.Normal();
+  /// Many children at the run's own budget, the best of them at all others.
+  void NextGeneration() {
+    constexpr int64_t kChildren = 8, kTaken = 2;
+    Rng rng = context_.Stream(Str("front/order/", generation_));
+    const Mutation mutation{config_.mutate, config_.sigma, config_.method == "legr"};
+    const int64_t taken = std::clamp<int64_t>(Left() / Cuts(), 1, kTaken);
+    std::vector<FrontOrder> children;
+    std::vector<Selection> selections;
+    for (int64_t i = 0; i < std::min(kChildren, Left() - taken * (Cuts() - 1)); ++i) {
+      children.push_back(Mutated(Parent(rng), scores_, mutation, rng));
+      selections.push_back(SelectTop(env_.space, raw_, CutAt(children.back(), env_.budget)));
     }
-    return child;
+    const std::vector<CandidateScore> scores = evaluator_->Evaluate(selections);
+    std::vector<size_t> order(children.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    const auto value = [&](size_t i) { return scores[i].failed ? kFailed : scores[i].value; };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return value(a) > value(b); });
+    std::vector<FrontOrder> best;
+    for (int64_t i = 0; i < taken; ++i) best.push_back(children[order[static_cast<size_t>(i)]]);
+    Evaluate(std::move(best), static_cast<int64_t>(children.size()) - taken);
   }
 
-  void Evaluate(std::vector<FrontOrder> orders) {
+  /// left_out: other orders that one candidate each was spent on.
+  void Evaluate(std::vector<FrontOrder> orders, int64_t left_out = 0) {
     std::vector<Selection> selections;
     for (const FrontOrder& order : orders)
       for (const auto& kept : CutEverywhere(order))
@@ -258,10 +265,10 @@ class FrontSearch {
         orders[i].values.push_back(score.failed ? kFailed : score.value);
       }
     if (!context_.folder.empty()) {
-      if (generation_ == 0) WriteFrontJournal(JournalPath(), {fingerprint_});
-      AppendGeneration(JournalPath(), {orders, Seconds()});
+      if (generation_ == 0) WriteFrontJournal(JournalPath(), {fingerprint_, damage_});
+      AppendGeneration(JournalPath(), {orders, left_out, Seconds()});
     }
-    Learn(std::move(orders));
+    Learn(std::move(orders), left_out);
   }
 
   /// An order is of no use where it failed at the run's own budget.
@@ -270,9 +277,11 @@ class FrontSearch {
     return useful != known ? useful : order.fitness() > than.fitness();
   }
 
-  void Learn(std::vector<FrontOrder> orders) {
+  void Learn(std::vector<FrontOrder> orders, int64_t left_out) {
+    used_ += left_out;
+    tried_ += left_out + static_cast<int64_t>(orders.size());
     for (FrontOrder& order : orders) {
-      used_ += static_cast<int64_t>(cuts());
+      used_ += Cuts();
       if (!best_ || Better(order, *best_)) best_ = order;
       context_.Report(used_, "best mean over budgets", best_->fitness());
       population_.push_back(std::move(order));
@@ -332,7 +341,7 @@ class FrontSearch {
     result.info = {{"criterion", config_.criterion},
                    {"method", config_.method},
                    {"candidates", used_},
-                   {"orders", used_ / static_cast<int64_t>(cuts())},
+                   {"orders", tried_},
                    {"samples", set_->samples()},
                    {"metric", env_.task.metric},
                    {"unseen", forecaster_->unseen()},
@@ -353,10 +362,11 @@ class FrontSearch {
   std::optional<TaskSamples> set_;
   std::optional<CandidateEvaluator> evaluator_;
   std::string fingerprint_, cause_;
+  std::vector<double> damage_;  // [probes]
 
   std::deque<FrontOrder> population_;  // oldest first
   std::optional<FrontOrder> best_;
-  int64_t used_ = 0, generation_ = 0;
+  int64_t used_ = 0, tried_ = 0, generation_ = 0;  // candidates, orders, generations
 };
 
 }  // namespace

@@ -12,10 +12,14 @@ struct FrontConfig {
   /// Fractions of the uncut network's first bounded cost for which plans are made, beside the run's
   /// own budget.
   std::vector<double> budgets = {0.75, 0.6, 0.45, 0.33, 0.25};
-  std::string method = "legr";  ///< legr: learned affine maps; criterion: the scores as they are
+  /// marginals: what cutting each group alone does, with learned scales; legr: learned affine maps
+  /// of the criterion's scores; criterion: its scores as they are.
+  std::string method = "marginals";
   std::string criterion = "l2_norm(p=2)";  ///< ranks units inside a group; LeGR: squared L2 norm
-  bool per_cost = true;            ///< divide by what removing a unit saves, before the maps
-  int64_t evaluations = 600;       ///< candidates; an order evaluated at k budgets counts k
+  bool per_cost = true;  ///< scores divided by what a unit saves; marginals always are
+  /// Candidates; an order evaluated at k budgets counts k; of `marginals` at most half are cuts of
+  /// one group.
+  int64_t evaluations = 600;
   int64_t samples = 1000;          ///< validation samples of the search
   std::string precision = "fp32";  ///< of candidate evaluation: fp32, bf16
   int64_t population = 24;         ///< the paper: 64
@@ -30,12 +34,15 @@ Schema Describe(FrontConfig& config);
 /// at a tighter budget is kept at every looser one.
 ///
 /// Source   Chin, Ding, Zhang, Marculescu, "Towards Efficient Model Compression via Learned Global
-///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1.
+///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1. `marginals`: scores
+///          of front_marginals.h, in place of the criterion's, in the same search.
 /// Deviates Fitness is the mean value right after the cut over all budgets; the paper fine-tunes
 /// for
-///          200 steps at the tightest. Scores may be divided by the cost they save first. Beside
-///          the scores as they are the search starts from scores with equal mean and deviation in
-///          all groups; shifts are drawn in units of the parent's own spread.
+///          200 steps at the tightest. Of eight mutations those two are evaluated at all budgets
+///          that do best at the run's own. Scores may be divided by the cost they save first.
+///          Beside the scores as they are the search starts from an order that takes all groups to
+///          be alike; shifts are drawn in units of the parent's own spread, and marginals have
+///          none.
 /// Result   the selection at the run's own budget; info["front"]: for each budget kept units, cost,
 ///          and what the cut network is expected to measure before any fine-tuning, in the metric's
 ///          own units. Forecasts and their 95 % intervals come from validation samples that the

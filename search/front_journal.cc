@@ -1,7 +1,6 @@
 #include "search/front_journal.h"
 
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "env/base/error.h"
 #include "env/base/files.h"
@@ -14,17 +13,19 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kFormat = "espalier-front";
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 std::string Line(const FrontGeneration& generation) {
   json orders = json::array();
   for (const FrontOrder& order : generation.orders)
     orders.push_back({{"scale", order.scale}, {"shift", order.shift}, {"values", order.values}});
-  return json{{"orders", orders}, {"seconds", generation.seconds}}.dump();
+  return json{
+      {"orders", orders}, {"left_out", generation.left_out}, {"seconds", generation.seconds}}
+      .dump();
 }
 
 FrontGeneration GenerationFromJson(const json& line) {
-  FrontGeneration generation{{}, line.at("seconds")};
+  FrontGeneration generation{{}, line.at("left_out"), line.at("seconds")};
   for (const json& order : line.at("orders"))
     generation.orders.push_back({order.at("scale"), order.at("shift"), order.at("values")});
   return generation;
@@ -32,14 +33,14 @@ FrontGeneration GenerationFromJson(const json& line) {
 
 }  // namespace
 
-double FrontOrder::fitness() const {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
 std::optional<FrontJournal> ReadFrontJournal(const std::filesystem::path& file) {
   std::optional<FrontJournal> journal;
   ReadJsonLines(file, "the file is damaged or of another version; remove it to start over",
                 [&](size_t, const json& line) {
+                  if (journal && line.contains("damage")) {
+                    line.at("damage").get_to(journal->damage);
+                    return;
+                  }
                   if (journal) {
                     journal->generations.push_back(GenerationFromJson(line));
                     return;
@@ -49,7 +50,7 @@ std::optional<FrontJournal> ReadFrontJournal(const std::filesystem::path& file) 
                   if (line.value("version", 1) != kVersion)
                     throw std::runtime_error(Str("version ", line.value("version", 1),
                                                  ", this program continues version ", kVersion));
-                  journal = FrontJournal{line.at("fingerprint")};
+                  journal = FrontJournal{.fingerprint = line.at("fingerprint")};
                 });
   return journal;
 }
@@ -59,6 +60,7 @@ void WriteFrontJournal(const std::filesystem::path& file, const FrontJournal& jo
       json{{"format", kFormat}, {"version", kVersion}, {"fingerprint", journal.fingerprint}}
           .dump() +
       "\n";
+  if (!journal.damage.empty()) text += json{{"damage", journal.damage}}.dump() + "\n";
   for (const FrontGeneration& generation : journal.generations) text += Line(generation) + "\n";
   WriteFileAtomic(file, text);
 }

@@ -2,28 +2,24 @@
 
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
-namespace espalier {
+#include "search/front_order.h"
 
-/// An order of all units, and what cutting it at every budget was worth.
-struct FrontOrder {
-  std::vector<double> scale, shift;  ///< [groups]: of the scores
-  std::vector<double> values{};      ///< [budgets], larger = better
-  double fitness() const;            ///< their mean
-};
+namespace espalier {
 
 /// Orders evaluated together.
 struct FrontGeneration {
   std::vector<FrontOrder> orders;
-  double seconds = 0;  ///< wall time of the search up to their end, over all resumes
+  int64_t left_out = 0;  ///< orders dropped after a candidate each
+  double seconds = 0;    ///< wall time of the search up to their end, over all resumes
 };
 
 /// front.jsonl (docs/formats.md): what a search of the strategy `front` evaluated.
 struct FrontJournal {
-  std::string fingerprint;  ///< of the search it belongs to
+  std::string fingerprint;       ///< of the search it belongs to
+  std::vector<double> damage{};  ///< [probes]; empty: not measured
   std::vector<FrontGeneration> generations{};
 };
 

@@ -14,7 +14,6 @@
 #include "env/base/error.h"
 #include "env/base/memory_error.h"
 #include "env/eval/evaluator.h"
-#include "env/graph/batch_size.h"
 
 namespace espalier {
 
@@ -70,7 +69,8 @@ CandidateEvaluator::CandidateEvaluator(const Space& space, const ComparisonSet& 
   ESPALIER_CHECK(options.batch_size > 0 && options.workers >= 0 && options.threads >= 0,
                  "batch size ", options.batch_size, ", ", options.workers, " workers of ",
                  options.threads, " threads");
-  options_.batch_size = FittingBatch(space.network(), options.batch_size);
+  options_.batch_size =
+      InferenceBatch(space.network(), options.batch_size, options.dtype, options.device);
   if (options.masked && !options.prepare) masked_.emplace(network_);
 }
 

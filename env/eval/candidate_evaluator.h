@@ -31,7 +31,7 @@ class ComparisonSet {
 };
 
 struct CandidateOptions {
-  int64_t batch_size = 250;  ///< at most: fewer where their values would take more than 1 GiB
+  int64_t batch_size = 250;  ///< at most: InferenceBatch
   /// Workers that evaluate side by side, and threads of each inside an operator. Both 0: what a
   /// short measurement finds fastest. One of them 0: threads are 1, workers as many as fit.
   int64_t workers = 0, threads = 0;

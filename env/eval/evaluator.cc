@@ -41,6 +41,14 @@ std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) con
   return compiled_->executor.Run(compiled_->binding, PrepareInputs(inputs, dtype_));
 }
 
+int64_t InferenceBatch(const Network& network, int64_t most, at::ScalarType dtype,
+                       at::Device device) {
+  constexpr int64_t kLeast = 16, kCacheBytes = int64_t{8} << 20;
+  const int64_t fits = FittingBatch(network, most);
+  if (!device.is_cpu() || dtype != at::kFloat || fits <= kLeast) return fits;
+  return std::max(kLeast, FittingBatch(network, fits, kCacheBytes));
+}
+
 Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
                const EvalOptions& options, Tensor* statistics_out) {
   ESPALIER_CHECK(options.batch_size > 0 && options.limit >= 0, "batch size ", options.batch_size,
@@ -59,7 +67,9 @@ Score Evaluate(const Network& network, const Dataset& samples, const Task& task,
   const Binding binding = plain.Bind(network.store);
   if (options.fast) fast.emplace(network, options.dtype);
 
-  const int64_t batch_size = FittingBatch(network, options.batch_size);
+  const int64_t batch_size =
+      options.fast ? InferenceBatch(network, options.batch_size, options.dtype, device)
+                   : FittingBatch(network, options.batch_size);
   const Timer timer;
   Tensor loss = at::zeros({}, at::device(device).dtype(at::kDouble));
   std::vector<Tensor> statistics;

@@ -11,13 +11,19 @@
 namespace espalier {
 
 struct EvalOptions {
-  int64_t batch_size = 250;  ///< at most: fewer where their values would take more than 1 GiB
+  int64_t batch_size = 250;  ///< at most: InferenceBatch on the fast path, FittingBatch else
   int64_t limit = 0;         ///< first N samples; 0 = all
   bool fast = true;  ///< inference rewrite (folded batch-norm, channels_last, fused kernels)
   /// Of the fast path. bfloat16 shifts logits by about 1 %: right for ranking candidates, not for
   /// the figure that is reported.
   at::ScalarType dtype = at::kFloat;
 };
+
+/// Samples a fast forward takes at a time, up to `most`: no more than fit into memory
+/// (FittingBatch), and in float32 on a CPU about what its caches hold, yet at least 16. Other types
+/// lose more by many calls than they gain.
+int64_t InferenceBatch(const Network& network, int64_t most, at::ScalarType dtype,
+                       at::Device device);
 
 /// A network's figure and mean loss on samples, no augmentation.
 ///

@@ -50,7 +50,7 @@ TEST(FrontUnit, PlansAreNestedAndHoldTheirBudgets) {
 
 TEST(FrontUnit, LearningNeverEndsBelowTheCriterionItself) {
   const TinyEnvironment tiny;
-  FrontConfig config{.budgets = {0.7, 0.4}, .evaluations = 150, .samples = 32};
+  FrontConfig config{.budgets = {0.7, 0.4}, .method = "legr", .evaluations = 150, .samples = 32};
   const auto mean = [](const SearchResult& result) {
     double sum = 0;
     for (const auto& row : result.info.at("front")) sum += row.at("searched_value").get<double>();
@@ -66,8 +66,12 @@ TEST(FrontUnit, LearningNeverEndsBelowTheCriterionItself) {
 TEST(FrontUnit, StartsFromAnOrderThatTreatsGroupsAlikeToo) {
   const TinyEnvironment tiny;
   const TemporaryFolder folder;
-  const FrontConfig config{
-      .budgets = {0.6}, .criterion = "l1_norm", .per_cost = false, .evaluations = 1, .samples = 16};
+  const FrontConfig config{.budgets = {0.6},
+                           .method = "legr",
+                           .criterion = "l1_norm",
+                           .per_cost = false,
+                           .evaluations = 1,
+                           .samples = 16};
   SearchContext context{.seed = 2, .folder = folder.path()};
   Front(config).Run(tiny.Get(), context);
   const auto journal = ReadFrontJournal(folder.path() / "front.jsonl");
@@ -89,6 +93,60 @@ TEST(FrontUnit, StartsFromAnOrderThatTreatsGroupsAlikeToo) {
     }
     EXPECT_NEAR(sum, 0, 1e-6);
     EXPECT_NEAR(squares / static_cast<double>(scores[g].size()), 1, 1e-6);
+  }
+}
+
+TEST(FrontUnit, SpendsTheCandidatesItMayAndNoMore) {
+  const TinyEnvironment tiny;
+  for (const std::string method : {"marginals", "legr"})
+    for (const int64_t evaluations : {30, 41, 80}) {
+      SCOPED_TRACE(Str(method, " ", evaluations));
+      const SearchResult result = RunFront(
+          tiny,
+          {.budgets = {0.8, 0.4}, .method = method, .evaluations = evaluations, .samples = 16});
+      const int64_t candidates = result.info.at("candidates"), orders = result.info.at("orders");
+      EXPECT_LE(candidates, evaluations);
+      EXPECT_GT(candidates, evaluations - 3);  // less than an order's three are left
+      EXPECT_GT(orders, candidates / 5);       // most are dropped after their first
+    }
+}
+
+TEST(FrontUnit, MarginalsNeverEndBelowEqualShares) {
+  const TinyEnvironment tiny;
+  const TemporaryFolder folder;
+  SearchContext context{.seed = 2, .folder = folder.path()};
+  const SearchResult result =
+      Front({.budgets = {0.7, 0.4}, .evaluations = 60, .samples = 32}).Run(tiny.Get(), context);
+  const auto journal = ReadFrontJournal(folder.path() / "front.jsonl");
+  ASSERT_TRUE(journal.has_value());
+  EXPECT_EQ(journal->damage.size(), tiny.Get().space.groups().size());
+  for (const double damage : journal->damage) EXPECT_GT(damage, 0);
+  ASSERT_GT(journal->generations.size(), 1U);
+  const auto& starts = journal->generations.front().orders;
+  ASSERT_EQ(starts.size(), 2U);  // as measured, and with all groups alike
+  double sum = 0;
+  for (const auto& row : result.info.at("front")) sum += row.at("searched_value").get<double>();
+  EXPECT_GE(sum / 3, std::max(starts[0].fitness(), starts[1].fitness()) - 1e-6);
+}
+
+TEST(FrontUnit, AJournalThatDoesNotFitIsRefused) {
+  const TinyEnvironment tiny;
+  const TemporaryFolder folder;
+  const auto run = [&] {
+    SearchContext context{.seed = 2, .folder = folder.path()};
+    Front({.budgets = {0.7, 0.4}, .evaluations = 20, .samples = 16}).Run(tiny.Get(), context);
+  };
+  run();
+  const fs::path file = folder.path() / "front.jsonl";
+  FrontJournal journal = *ReadFrontJournal(file);
+  journal.damage.pop_back();
+  WriteFrontJournal(file, journal);
+  try {
+    run();
+    FAIL() << "a probe's damage is missing";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_NE(std::string(error.what()).find("damage of"), std::string::npos) << error.what();
   }
 }
 

@@ -15,10 +15,10 @@ namespace {
 
 using testing_support::TinySplits;
 
-Network TinyNet() {
+Network TinyNet(int64_t edge = 8) {
   at::set_num_threads(1);
   Builder b("tiny", 1);
-  auto x = b.Input("x", {2, 3, 8, 8});
+  auto x = b.Input("x", {2, 3, edge, edge});
   x = b.Relu(b.BatchNorm2d("bn1", b.Conv2d("conv1", x, 3, 6, {.padding = 1}), 6));
   x = b.Dropout(b.Flatten(b.GlobalAvgPool(x)), 0.5);
   return b.Finish({b.Linear("fc", x, 6, 10)});
@@ -64,6 +64,20 @@ TEST(EvaluateUnit, BatchSizeAndFastPathDoNotChangeTheAccuracy) {
       EXPECT_EQ(got.value, expected.value);
       EXPECT_NEAR(got.loss, expected.loss, 1e-5);
     }
+}
+
+TEST(EvaluateUnit, FastBatchesAreWhatCachesHoldInFloatOnACpu) {
+  // Behind the convolution and behind batch norm 6 * edge * edge * 4 bytes each are alive, and the
+  // 10 outputs count eight times.
+  EXPECT_EQ(InferenceBatch(TinyNet(8), 250, at::kFloat, at::kCPU), 250);
+  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kFloat, at::kCPU), (8 << 20) / (2 * 98304 + 320));
+  EXPECT_EQ(InferenceBatch(TinyNet(512), 250, at::kFloat, at::kCPU), 16);  // never fewer
+  EXPECT_EQ(InferenceBatch(TinyNet(512), 5, at::kFloat, at::kCPU), 5);
+  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kBFloat16, at::kCPU), 250);
+  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kFloat, at::kCUDA), 250);
+  Network fixed = TinyNet(512);
+  fixed.graph.inputs.front().dynamic_batch = false;
+  EXPECT_EQ(InferenceBatch(fixed, 250, at::kFloat, at::kCPU), 2);
 }
 
 TEST(EvaluateUnit, NoImagesAndNoClassesAreErrors) {
