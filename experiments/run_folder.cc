@@ -27,6 +27,16 @@ namespace {
 // Where a run lies does not change what it computes.
 const std::set<std::string> kIgnoredKeys = {"run.out", "run.name"};
 
+/// Whether two TOML strings name one file: a path means the same from wherever it is written.
+bool SameFile(const std::string& a, const std::string& b) {
+  std::error_code no_such_file;
+  const auto path = [](const std::string& toml) {
+    return toml.size() < 2 ? "" : toml.substr(1, toml.size() - 2);
+  };
+  return a.starts_with('"') && b.starts_with('"') &&
+         std::filesystem::equivalent(path(a), path(b), no_such_file);
+}
+
 void CheckSameConfig(const std::filesystem::path& folder, const std::string& saved_toml,
                      const std::string& resolved_toml, const std::set<std::string>& open) {
   const auto saved = SettingsOf(saved_toml);
@@ -43,7 +53,8 @@ void CheckSameConfig(const std::filesystem::path& folder, const std::string& sav
     const auto now = asked.find(key);
     const std::string was = before == saved.end() ? "absent" : before->second;
     const std::string is = now == asked.end() ? "absent" : now->second;
-    if (was != is) differing += Str("\n  ", key, ": the folder has ", was, ", this line says ", is);
+    if (was != is && !SameFile(was, is))
+      differing += Str("\n  ", key, ": the folder has ", was, ", this line says ", is);
   }
   if (!differing.empty())
     throw Error(ErrorKind::kConfig,

@@ -44,6 +44,19 @@ TEST(RunFolderUnit, AnotherConfigIsRefusedWithTheDifference) {
   EXPECT_NE(error.find("--out"), std::string::npos);
 }
 
+TEST(RunFolderUnit, AFileIsTheSameHoweverItIsWritten) {
+  const TempFolder temp;
+  WriteFileAtomic(temp / "a/weights", "1");
+  WriteFileAtomic(temp / "b/weights", "1");
+  const auto config = [&](const std::string& path) {
+    return "[model]\nweights = \"" + (temp / path).string() + "\"  # --set\n";
+  };
+  { RunFolder folder(temp / "run", config("a/weights"), "line"); }
+  EXPECT_EQ(ErrorOf(temp / "run", config("b/../a/weights")), "");
+  EXPECT_NE(ErrorOf(temp / "run", config("b/weights")), "");
+  EXPECT_NE(ErrorOf(temp / "run", config("a/gone")), "");
+}
+
 TEST(RunFolderUnit, AKeyThatCameLaterMattersOnlyWhereSomebodySetsIt) {
   const TempFolder temp;
   { RunFolder folder(temp / "run", kConfig, "line"); }
