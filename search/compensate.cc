@@ -204,6 +204,14 @@ class Fitter {
     return {scale, get("bias") - get("running_mean") * scale};
   }
 
+  /// How many of a target's samples a layer is fitted on.
+  int64_t Samples(const Tensor& target, bool linear) const {
+    const int64_t all = target.size(0), channels = target.size(linear ? target.dim() - 1 : 1);
+    if (options_.positions == 0) return all;
+    const int64_t each = std::max<int64_t>(target.numel() / (all * channels), 1);
+    return std::clamp<int64_t>((options_.positions + each - 1) / each, 1, all);
+  }
+
   Moments Accumulate(const Layer& layer, const Tensor& input, const Tensor& target,
                      const Tensor& scale, const Tensor& shift) const {
     const Op& op = cut_.graph.ops[static_cast<size_t>(layer.op)];
@@ -211,8 +219,9 @@ class Fitter {
     const bool linear = weight.dim() == 2;
     const Tensor matrix = weight.reshape({weight.size(0), -1});  // [O, K]
     Moments sums;
-    for (int64_t first = 0; first < input.size(0); first += kChunk) {
-      const int64_t count = std::min(kChunk, input.size(0) - first);
+    const int64_t samples = Samples(target, linear);
+    for (int64_t first = 0; first < samples; first += kChunk) {
+      const int64_t count = std::min(kChunk, samples - first);
       const Tensor x = InputColumns(op, weight, input.narrow(0, first, count));  // [K, P]
       const Tensor y = Positions(target.narrow(0, first, count), linear);        // [O, P]
       Tensor now = at::matmul(matrix, x);                                        // [O, P]
@@ -344,6 +353,19 @@ bool IsCutOf(const Network& uncut, const Network& cut) {
 }
 
 }  // namespace
+
+std::vector<Tensor> JoinedInputs(Loader& loader, int64_t first, int64_t batches,
+                                 at::Device device) {
+  std::vector<std::vector<Tensor>> parts;  // by input
+  for (int64_t i = 0; i < batches; ++i) {
+    const std::vector<Tensor> next = loader.Get(first + i).To(device).inputs;
+    parts.resize(next.size());
+    for (size_t input = 0; input < next.size(); ++input) parts[input].push_back(next[input]);
+  }
+  std::vector<Tensor> inputs;
+  for (const std::vector<Tensor>& part : parts) inputs.push_back(at::cat(part));
+  return inputs;
+}
 
 CompensateResult Compensate(const Network& uncut, const Plan& plan, Network& cut,
                             const std::vector<Tensor>& inputs, const CompensateOptions& options) {

@@ -5,14 +5,21 @@
 #include <vector>
 
 #include "env/base/tensor.h"
+#include "env/data/dataset.h"
 #include "env/graph/network.h"
 #include "env/space/plan.h"
 
 namespace espalier {
 
+/// Inputs of `batches` of a loader's batches from number `first` on, together: [input][samples,
+/// ...].
+std::vector<Tensor> JoinedInputs(Loader& loader, int64_t first, int64_t batches, at::Device device);
+
 struct CompensateOptions {
   double ridge = 1e-3;   ///< relative to the mean diagonal of the Gram matrix; > 0
   bool residual = true;  ///< branches aim at the uncut trunk, so that they repair what came before
+  /// A layer is fitted on as many samples as have this many output positions, 0 = on all samples.
+  int64_t positions = 0;
 };
 
 /// One layer whose weights were recomputed.

@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "env/base/error.h"
 #include "env/train/training_step.h"
+#include "search/compensate.h"
 #include "search/matched_features.h"
 
 namespace espalier {
 namespace {
 
 constexpr int64_t kBatch = 128;  // samples
+/// Of outputs that a layer is fitted on: many for its few hundred inputs.
+constexpr int64_t kPositions = 16384;
 
 /// Of `all` batches, the fraction a candidate gets; at least one of any.
 int64_t Share(int64_t all, bool scaled, double amount) {
@@ -35,7 +39,7 @@ std::function<void(Network&, const Selection&)> Preparation(const std::string& n
   const int64_t recalibrate =
       Share(config.recalibrate_batches, config.fidelity == "recalibration", amount);
   const int64_t finetune = Share(config.finetune_batches, config.fidelity == "finetune", amount);
-  if (recalibrate == 0 && finetune == 0) return {};
+  if (recalibrate == 0 && finetune == 0 && config.compensate_batches == 0) return {};
   const Dataset& samples = environment.Data(name).train();
   const auto options = [&](const char* purpose, bool augment) -> Loader::Options {
     return {.batch_size = std::min(kBatch, samples.count()),
@@ -46,9 +50,25 @@ std::function<void(Network&, const Selection&)> Preparation(const std::string& n
   train.lr = config.finetune_lr;
   train.recorded = false;  // a few steps each
   const Task task = environment.task;
+  struct Original {
+    Network network;
+    std::vector<Tensor> inputs;
+  };
+  std::shared_ptr<Original> original;  // what candidates are fitted to, if they are
+  if (config.compensate_batches > 0) {
+    original = std::make_shared<Original>(Original{environment.network(), {}});
+    original->network.store = original->network.store.To(environment.device);
+    Loader loader(samples, options("compensate", false));
+    original->inputs = JoinedInputs(loader, 0, config.compensate_batches, environment.device);
+  }
   const bool features = task.MakeObjective().Has(kNeedsFeatures);
   return [=, &samples, space = &environment.space, tuned = options("finetune", true),
           measured = options("recalibrate", false)](Network& cut, const Selection& selection) {
+    if (original) {
+      cut.store = cut.store.Clone();
+      Compensate(original->network, MakePlan(*space, selection), cut, original->inputs,
+                 {.positions = kPositions});
+    }
     if (finetune > 0) {
       Task own = task;
       if (features) own.features = MatchedFeatures(*space, selection);

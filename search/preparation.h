@@ -7,9 +7,9 @@
 
 namespace espalier {
 
-/// What is done to every cut network before a search evaluates it: a short fine-tune, then batch
-/// norm statistics anew, as far as the config asks for them; empty when it does not. All candidates
-/// see the same batches.
+/// What is done to every cut network before a search evaluates it: its layers fitted to the uncut
+/// network in closed form (Compensate), a short fine-tune, then batch norm statistics anew, as far
+/// as the config asks for them; empty when it does not. All candidates see the same batches.
 ///
 /// amount   fraction, in (0, 1], of the batches that `config.fidelity` is about; all of the others.
 /// Errors   kConfig when the fidelity is of something the config does not ask for. Of the function:

@@ -26,6 +26,10 @@ class Batches {
                  .seed = StreamSeed(context.seed, context.trial, "refine/data")}) {}
 
   std::vector<Tensor> Next() { return loader_.Get(used_++).To(device_).inputs; }
+  std::vector<Tensor> Together(int64_t batches) {
+    used_ += batches;
+    return JoinedInputs(loader_, used_ - batches, batches, device_);
+  }
   int64_t used() const { return used_; }
 
  private:
@@ -146,14 +150,7 @@ RefineResult Refine(const Environment& environment, const Plan& plan, const Netw
   Batches batches(environment, config, context);
   if (config.compensate_batches > 0) {
     ThrowIfStopped(context);
-    std::vector<std::vector<Tensor>> parts;  // by input
-    for (int64_t i = 0; i < config.compensate_batches; ++i) {
-      const std::vector<Tensor> next = batches.Next();
-      parts.resize(next.size());
-      for (size_t input = 0; input < next.size(); ++input) parts[input].push_back(next[input]);
-    }
-    std::vector<Tensor> inputs;
-    for (const std::vector<Tensor>& part : parts) inputs.push_back(at::cat(part));
+    const std::vector<Tensor> inputs = batches.Together(config.compensate_batches);
     Network uncut = environment.network();
     uncut.store = uncut.store.To(environment.device);
     const CompensateResult done = Compensate(uncut, plan, result.network, inputs,

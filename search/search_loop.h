@@ -17,6 +17,7 @@ struct SearchLoopConfig {
   std::string criterion = "l1_norm";  ///< which units a ratio keeps
   std::string precision = "fp32";     ///< of candidate evaluation: fp32, bf16
   bool masked = false;                ///< CandidateOptions::masked
+  int64_t compensate_batches = 0;     ///< of training samples that repair a candidate (Compensate)
   int64_t recalibrate_batches = 0;    ///< of training samples, before a candidate is evaluated
   int64_t finetune_batches = 0;       ///< of training samples, likewise, before that
   double finetune_lr = 0.01;

@@ -15,6 +15,11 @@ Schema Describe(SearchLoopConfig& config) {
       "masked", &config.masked,
       "evaluate at full width with zeros for what is cut: one recording (a CUDA graph) serves "
       "all candidates");
+  schema.Add(
+      "compensate_batches", &config.compensate_batches,
+      "training batches of 128 that a candidate's layers are fitted to the uncut network on, "
+      "in closed form, before it is evaluated; slower, and nearer to what refinement gives",
+      {.low = 0});
   schema.Add("recalibrate_batches", &config.recalibrate_batches,
              "training batches that re-estimate a candidate's batch norms before it is evaluated; "
              "slower, and nearer to what fine-tuning gives",

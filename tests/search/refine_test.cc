@@ -111,6 +111,29 @@ TEST(CompensateUnit, WithoutACutNothingChanges) {
   EXPECT_TRUE(at::allclose(Forward(same, images), before, 1e-4, 1e-5));
 }
 
+TEST(CompensateUnit, PositionsSayHowManySamplesALayerIsFittedOn) {
+  Builder b("plain", 2);
+  ValueId x = b.Relu(b.Conv2d("a", b.Input("x", {2, 3, 6, 6}), 3, 8, {.padding = 1}));
+  x = b.Relu(b.Conv2d("b", x, 8, 8, {.padding = 1}));
+  const Network network = b.Finish({b.Conv2d("c", x, 8, 4, {.padding = 1, .bias = true})});
+  const Space space = BuildSpace(network);
+  const Plan plan = MakePlan(space, {{0, 2, 4, 6}, {1, 2, 3, 5, 7}});
+  at::manual_seed(1);
+  const Tensor images = at::randn({40, 3, 6, 6}), tried = at::randn({4, 3, 6, 6});
+  const auto fitted = [&](const Tensor& on, int64_t positions) {
+    Network cut = Cut(network, plan);
+    cut.store = cut.store.Clone();
+    Compensate(network, plan, cut, {on}, {.positions = positions});
+    return Forward(cut, tried);
+  };
+  const Tensor all = fitted(images, 0);
+  EXPECT_TRUE(at::equal(fitted(images, 40 * 36), all));
+  EXPECT_TRUE(at::equal(fitted(images, 1 << 30), all));
+  const Tensor ten = fitted(images, 9 * 36 + 1);  // a tenth sample for the one position more
+  EXPECT_FALSE(at::equal(ten, all));
+  EXPECT_TRUE(at::allclose(ten, fitted(images.narrow(0, 0, 10), 0), 1e-5, 1e-6));
+}
+
 TEST(CompensateUnit, BranchesAimAtTheTrunkAndGroupedConvolutionsAreNamed) {
   const TinyEnvironment tiny;
   const CutNetwork cut = CutUniformly(tiny);

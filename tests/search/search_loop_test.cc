@@ -1,5 +1,6 @@
 #include "search/search_loop.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +9,8 @@
 #include <set>
 
 #include "env/base/files.h"
+#include "env/graph/executor.h"
+#include "search/preparation.h"
 #include "search/proposers/evolution.h"
 #include "search/proposers/random_search.h"
 #include "search/trial_journal.h"
@@ -170,6 +173,44 @@ TEST(SearchLoopUnit, AFidelityMayBeLessFineTuningOrRecalibration) {
       EXPECT_NE(error.message().find("_batches > 0"), std::string::npos) << error.message();
     }
   }
+}
+
+TEST(SearchLoopUnit, CandidatesMayBeFittedToTheUncutNetworkFirst) {
+  const TinyEnvironment tiny;
+  const Environment environment = tiny.Get();
+  const SearchContext context{.seed = 1};
+  const auto prepare =
+      Preparation("test", {.compensate_batches = 2}, environment, context, /*amount=*/1);
+  ASSERT_TRUE(prepare);
+  const ParameterStore before = tiny.network().store.Clone();
+  Selection selection;
+  for (const Group& group : environment.space.groups()) {
+    selection.emplace_back();
+    for (int64_t unit = 0; unit < group.units; unit += 2) selection.back().push_back(unit);
+  }
+  const Network cut = Cut(tiny.network(), MakePlan(environment.space, selection));
+  Network fitted = cut;
+  prepare(fitted, selection);
+  const auto error = [&](const Network& network) {
+    const auto inputs = environment.Data("test").validation().Range(0, 32).inputs;
+    const auto run = [&](const Network& which) {
+      const Executor executor(which.graph);
+      const at::NoGradGuard no_grad;
+      return executor.Run(executor.Bind(which.store), inputs).front();
+    };
+    return at::mse_loss(run(network), run(tiny.network())).item<double>();
+  };
+  EXPECT_LT(error(fitted), 0.5 * error(cut)) << "on samples it was not fitted on";
+  for (const std::string& name : before.CanonicalNames())
+    EXPECT_TRUE(at::equal(before.Get(name), tiny.network().store.Get(name))) << name;
+  // As part of a search, and the same again.
+  const auto value = [] {
+    Scripted proposer([](size_t groups, size_t) { return Equal(groups, 0.4); });
+    RunScript(proposer, {.evaluations = 2, .compensate_batches = 2});
+    EXPECT_FALSE(proposer.told[1][0].failed) << proposer.told[1][0].cause;
+    return proposer.told[1][0].value;
+  };
+  EXPECT_EQ(value(), value());
 }
 
 TEST(SearchLoopUnit, EnqueuedPointsAreTriedAndBadOnesAreConfigErrors) {
