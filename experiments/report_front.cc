@@ -15,6 +15,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr const char* kRightAfter = "right after the cut";  // where no stage says otherwise
+
 /// Loosest first.
 std::vector<ordered_json> ByMacs(const ordered_json& front) {
   std::vector<ordered_json> rows(front.begin(), front.end());
@@ -56,7 +58,8 @@ std::string Table(const std::vector<ordered_json>& rows, const std::string& metr
 }
 
 /// The forecasts over the MACs that stay, between the ends of their intervals.
-std::string Chart(const std::vector<ordered_json>& rows, const std::string& metric, double uncut) {
+std::string Chart(const std::vector<ordered_json>& rows, const std::string& metric,
+                  const std::string& measured, double uncut) {
   std::vector<Series> series = {{"forecast", {}}};
   if (std::any_of(rows.begin(), rows.end(), HasInterval))
     series.insert(series.end(), {{"95 % interval, low end", {}}, {"high end", {}}});
@@ -68,7 +71,7 @@ std::string Chart(const std::vector<ordered_json>& rows, const std::string& metr
           100 * row->at("macs").get<double>() / uncut,
           value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN());
     }
-  return LineChart(series, {.title = MetricTitle(metric) + " right after the cut, forecast",
+  return LineChart(series, {.title = Str(MetricTitle(metric), " ", measured, ", forecast"),
                             .x_label = "MACs that stay, %",
                             .percent = HasFact(metric, kPercent),
                             .points = true});
@@ -79,18 +82,19 @@ std::string Chart(const std::vector<ordered_json>& rows, const std::string& metr
 std::string FrontSection(const ordered_json& search, double uncut_macs) {
   const ordered_json info = search.value("info", ordered_json::object());
   if (!info.contains("front") || !info.contains("metric")) return "";
-  const std::string metric = info["metric"], source = info.at("forecast_on");
+  const std::string metric = info["metric"], source = info.at("forecast_on"),
+                    measured = info.value("measured", kRightAfter);
   const std::vector<ordered_json> rows = ByMacs(info["front"]);
   const bool chosen_by = info.at("unseen") == 0;
   return Str(
       "<h2>Plans for every budget</h2><p>One order of all units, cut at each budget. A forecast is "
-      "what the network is expected to measure right after the cut, before any fine-tuning. "
-      "Forecasts come from ",
-      Html(source), ".", chosen_by ? " <b>Expect worse on other samples.</b>" : "",
+      "what the network is expected to measure ",
+      Html(measured), ". Forecasts come from ", Html(source), ".",
+      chosen_by ? " <b>Expect worse on other samples.</b>" : "",
       " <code>espalier apply</code> cuts by any of the plans.</p><div class=\"card scroll\">",
       Table(rows, metric, uncut_macs),
       "</div>\n<div class=\"card\" style=\"margin-top:14px;max-width:560px\">",
-      Chart(rows, metric, uncut_macs), "</div>\n");
+      Chart(rows, metric, measured, uncut_macs), "</div>\n");
 }
 
 std::string TradeOffSection(const ordered_json& search, double uncut_macs) {
@@ -107,7 +111,8 @@ std::string TradeOffSection(const ordered_json& search, double uncut_macs) {
       "on "
       "the samples they were chosen by. <code>trials.jsonl</code> has them all.</p><div "
       "class=\"card\" style=\"max-width:560px\">",
-      LineChart({points}, {.title = MetricTitle(metric) + " of candidates, right after the cut",
+      LineChart({points}, {.title = MetricTitle(metric) + " of candidates, " +
+                                    info.value("measured", kRightAfter),
                            .x_label = "MACs that stay, %",
                            .percent = HasFact(metric, kPercent),
                            .points = true}),

@@ -16,6 +16,7 @@
 #include "search/front_forecast.h"
 #include "search/front_journal.h"
 #include "search/front_marginals.h"
+#include "search/preparation.h"
 #include "search/unit_scores.h"
 
 namespace espalier {
@@ -36,6 +37,10 @@ Schema Describe(FrontConfig& config) {
   schema.Add("evaluations", &config.evaluations,
              "candidates; an order evaluated at k budgets counts k", {.low = 1});
   schema.Add("samples", &config.samples, "validation samples of the search; 0 = all", {.low = 0});
+  schema.Add("compensate_batches", &config.compensate_batches,
+             "training batches of 128 that a cut network's layers are fitted to the uncut one on "
+             "before it is judged",
+             {.low = 0});
   schema.Add("precision", &config.precision, "of candidate evaluation", {"fp32", "bf16"});
   schema.Add("population", &config.population, "orders that may become parents; the paper: 64",
              {.low = 2});
@@ -77,11 +82,14 @@ class FrontSearch {
           std::make_unique<Budget>(env_.cost, Fraction(env_.budget.config(), fraction)));
     }
     ScoreAllUnits();
-    forecaster_.emplace(env_, config.samples, context_.Stream("front/samples"));
+    repair_.compensate_batches = config.compensate_batches;
+    const auto prepare = Preparation("front", repair_, env_, context_, 1);
+    forecaster_.emplace(env_, config.samples, context_.Stream("front/samples"), prepare);
     set_.emplace(forecaster_->searched(), env_.task, env_.network(), 0, 0, env_.device);
     CandidateOptions options{.device = env_.device};
     options.dtype = config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     options.race.on = false;
+    options.prepare = prepare;
     evaluator_.emplace(env_.space, *set_, options);
     Fingerprint();
   }
@@ -346,6 +354,7 @@ class FrontSearch {
                    {"metric", env_.task.metric},
                    {"unseen", forecaster_->unseen()},
                    {"forecast_on", forecaster_->Source()},
+                   {"measured", MeasuredWhen(repair_)},
                    {"front", front}};
     return result;
   }
@@ -355,6 +364,7 @@ class FrontSearch {
   const Environment& env_;
   SearchContext& context_;
   const Timer timer_;
+  SearchLoopConfig repair_;    // what is done to cuts before they are judged
   double seconds_before_ = 0;  // of the calls that this one continues
   std::vector<std::unique_ptr<Budget>> budgets_;
   Scores raw_, scores_;  // [groups][units]; the latter per cost, which the order is made of

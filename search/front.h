@@ -21,6 +21,7 @@ struct FrontConfig {
   /// one group.
   int64_t evaluations = 600;
   int64_t samples = 1000;          ///< validation samples of the search
+  int64_t compensate_batches = 0;  ///< of training samples that repair a cut before it is judged
   std::string precision = "fp32";  ///< of candidate evaluation: fp32, bf16
   int64_t population = 24;         ///< the paper: 64
   int64_t tournament = 6;          ///< the paper: 16 of 64
@@ -44,9 +45,10 @@ Schema Describe(FrontConfig& config);
 ///          be alike; shifts are drawn in units of the parent's own spread, and marginals have
 ///          none.
 /// Result   the selection at the run's own budget; info["front"]: for each budget kept units, cost,
-///          and what the cut network is expected to measure before any fine-tuning, in the metric's
-///          own units. Forecasts and their 95 % intervals come from validation samples that the
-///          search did not see; where too few are left, from those it saw, and then say so
+///          and what the cut network is expected to measure before any fine-tuning
+///          (info["measured"] says when), in the metric's own units. Forecasts and their 95 %
+///          intervals come from validation samples that the search did not see; where too few are
+///          left, from those it saw, and then say so
 ///          ("forecast_on") and have no interval.
 /// Random   which validation samples are searched on from "front/samples", mutations from
 ///          "front/order"; data as in ranking.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "env/base/error.h"
 #include "env/base/memory_error.h"
@@ -31,8 +32,9 @@ Interval ConfidenceInterval(const Score& score) {
   return {std::min(interval.low, p), std::max(interval.high, p)};  // whatever was rounded
 }
 
-Forecaster::Forecaster(const Environment& environment, int64_t samples, Rng rng)
-    : env_(environment), searched_(environment.splits->validation()) {
+Forecaster::Forecaster(const Environment& environment, int64_t samples, Rng rng,
+                       std::function<void(Network&, const Selection&)> prepare)
+    : env_(environment), searched_(environment.splits->validation()), prepare_(std::move(prepare)) {
   const int64_t count = searched_.count();
   if (samples == 0 || samples >= count) return;
   const Tensor shuffled = at::tensor(rng.Permutation(count), at::kLong);
@@ -61,6 +63,7 @@ Forecast Forecaster::Of(const Selection& selection) const {
 Forecast Forecaster::Judged(const Selection& selection) const {
   Network cut = Cut(env_.network(), MakePlan(env_.space, selection));
   cut.store = cut.store.To(env_.device);
+  if (prepare_) prepare_(cut, selection);
   Forecast forecast;
   Score score = Evaluate(cut, searched_, env_.task, env_.evaluation);
   forecast.searched = score.value;

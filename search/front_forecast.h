@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -23,8 +24,8 @@ struct Interval {
 ///          length, it still says what so many samples can tell.
 Interval ConfidenceInterval(const Score& score);
 
-/// What a cut network is expected to measure right after the cut: in the metric's own units and
-/// direction.
+/// What a cut network is expected to measure, right after the cut or prepared: in the metric's own
+/// units and direction.
 struct Forecast {
   std::string cause{};  ///< why there is none: it broke, or is not finite
   double searched = 0;  ///< figure on the samples the search compared on
@@ -40,8 +41,9 @@ struct Forecast {
 /// Memory   a copy of both parts, as they are stored; forecasts: one batch at a time.
 class Forecaster {
  public:
-  /// samples: how many to search on, 0 = all.
-  Forecaster(const Environment& environment, int64_t samples, Rng rng);
+  /// samples: how many to search on, 0 = all; prepare: as CandidateOptions::prepare.
+  Forecaster(const Environment& environment, int64_t samples, Rng rng,
+             std::function<void(Network&, const Selection&)> prepare = {});
 
   const Dataset& searched() const { return searched_; }
   int64_t unseen() const { return unseen_.count(); }  ///< 0 when too few are left
@@ -55,6 +57,7 @@ class Forecaster {
 
   const Environment& env_;
   Dataset searched_, unseen_;
+  std::function<void(Network&, const Selection&)> prepare_;
 };
 
 }  // namespace espalier

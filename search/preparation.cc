@@ -82,4 +82,17 @@ std::function<void(Network&, const Selection&)> Preparation(const std::string& n
   };
 }
 
+std::string MeasuredWhen(const SearchLoopConfig& config) {
+  std::vector<std::string> steps;
+  if (config.compensate_batches > 0) steps.emplace_back("compensation");
+  if (config.finetune_batches > 0)
+    steps.push_back(Str(config.finetune_batches, " batches of fine-tuning"));
+  if (config.recalibrate_batches > 0) steps.emplace_back("batch norm recalibration");
+  if (steps.empty()) return "right after the cut";
+  std::string text = "after the cut";
+  for (size_t i = 0; i < steps.size(); ++i)
+    text += (i + 1 < steps.size() ? ", " : " and ") + steps[i];
+  return text;
+}
+
 }  // namespace espalier

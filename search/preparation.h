@@ -22,4 +22,8 @@ std::function<void(Network&, const Selection&)> Preparation(const std::string& n
                                                             const SearchContext& context,
                                                             double amount);
 
+/// In words, which network a candidate's figure is of: "right after the cut", or what was done to
+/// it since.
+std::string MeasuredWhen(const SearchLoopConfig& config);
+
 }  // namespace espalier

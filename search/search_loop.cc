@@ -285,6 +285,7 @@ class SearchLoop {
             {"shared", evaluators_.at(1)->counters().shared},
             {"uniform", trials_.front().value},
             {"trade_off", TradeOff()},
+            {"measured", MeasuredWhen(config_)},
             {"best",
              {{"trial", best.number},
               {"origin", best.origin},

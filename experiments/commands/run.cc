@@ -54,7 +54,8 @@ std::string PlansText(const ordered_json& search) {
                Millions(row["macs"]), Millions(row["params"]), figure(row["forecast"]),
                row["low"].is_number() ? figure(row["low"]) + " to " + figure(row["high"])
                                       : std::string("none")});
-  return Str("\nplans for every budget, ", MetricTitle(metric), " right after the cut, from ",
+  return Str("\nplans for every budget, ", MetricTitle(metric), " ",
+             info.value("measured", "right after the cut"), ", from ",
              info["forecast_on"].get<std::string>(), "\n", table.Text());
 }
 

@@ -150,6 +150,29 @@ TEST(FrontUnit, AJournalThatDoesNotFitIsRefused) {
   }
 }
 
+TEST(FrontUnit, PlansMayBeJudgedAfterCompensation) {
+  const TinyEnvironment tiny;
+  Environment environment = tiny.Get();
+  environment.task.metric = "output_error";
+  environment.task.uncut = std::make_shared<const Network>(tiny.network());
+  const auto plans = [&](int64_t batches) {
+    SearchContext context{.seed = 2};
+    const SearchResult result =
+        Front({.budgets = {0.7}, .method = "criterion", .compensate_batches = batches})
+            .Run(environment, context);
+    EXPECT_EQ(result.info.at("measured"),
+              batches > 0 ? "after the cut and compensation" : "right after the cut");
+    return result.info.at("front");
+  };
+  const auto cut = plans(0), repaired = plans(2);
+  for (size_t i = 0; i < cut.size(); ++i) {
+    EXPECT_EQ(cut[i]["kept"], repaired[i]["kept"]);
+    EXPECT_LT(repaired[i]["forecast"].get<double>(), 0.5 * cut[i]["forecast"].get<double>());
+    EXPECT_LT(repaired[i]["searched_value"].get<double>(),
+              0.5 * cut[i]["searched_value"].get<double>());
+  }
+}
+
 TEST(FrontUnit, BudgetsOutsideTheirRangeAreErrors) {
   const TinyEnvironment tiny;
   EXPECT_THROW(RunFront(tiny, {.budgets = {1.5}}), Error);

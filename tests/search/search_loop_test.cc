@@ -213,6 +213,16 @@ TEST(SearchLoopUnit, CandidatesMayBeFittedToTheUncutNetworkFirst) {
   EXPECT_EQ(value(), value());
 }
 
+TEST(SearchLoopUnit, ResultsSayWhichNetworkWasMeasured) {
+  EXPECT_EQ(MeasuredWhen({}), "right after the cut");
+  EXPECT_EQ(MeasuredWhen({.compensate_batches = 2}), "after the cut and compensation");
+  EXPECT_EQ(
+      MeasuredWhen({.compensate_batches = 2, .recalibrate_batches = 1, .finetune_batches = 8}),
+      "after the cut, compensation, 8 batches of fine-tuning and batch norm recalibration");
+  Scripted proposer([](size_t groups, size_t) { return Equal(groups, 0.5); });
+  EXPECT_EQ(RunScript(proposer, {.evaluations = 2}).info.at("measured"), "right after the cut");
+}
+
 TEST(SearchLoopUnit, EnqueuedPointsAreTriedAndBadOnesAreConfigErrors) {
   Scripted proposer([](size_t groups, size_t) { return Equal(groups, 0.5); });
   RunScript(proposer, {.evaluations = 3, .enqueue = {"0.25"}});
