@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "env/base/error.h"
+#include "env/base/machine.h"
 #include "experiments/commands/commands.h"
 #include "experiments/error_text.h"
 #include "experiments/version.h"
@@ -51,6 +52,7 @@ int Dispatch(std::vector<std::string> line) {
 }  // namespace espalier
 
 int main(int count, char** words) {
+  espalier::KeepFreedMemory();
   try {
     return espalier::Dispatch({words + 1, words + count});
   } catch (...) {

@@ -1,5 +1,7 @@
 #include "env/base/machine.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -28,6 +30,14 @@ std::string AcceleratorNames() {
                  line.substr(std::min(line.size(), line.find_first_not_of(" \t", 6)));
   }
   return names;
+}
+
+void KeepFreedMemory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);  // never
+  mallopt(M_ARENA_MAX, 1);        // those of other threads hold no large blocks
+#endif
 }
 
 }  // namespace espalier

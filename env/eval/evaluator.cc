@@ -43,7 +43,7 @@ std::vector<Tensor> InferenceNetwork::Run(const std::vector<Tensor>& inputs) con
 
 int64_t InferenceBatch(const Network& network, int64_t most, at::ScalarType dtype,
                        at::Device device) {
-  constexpr int64_t kLeast = 16, kCacheBytes = int64_t{8} << 20;
+  constexpr int64_t kLeast = 64, kCacheBytes = int64_t{8} << 20;
   const int64_t fits = FittingBatch(network, most);
   if (!device.is_cpu() || dtype != at::kFloat || fits <= kLeast) return fits;
   return std::max(kLeast, FittingBatch(network, fits, kCacheBytes));

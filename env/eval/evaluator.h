@@ -20,7 +20,7 @@ struct EvalOptions {
 };
 
 /// Samples a fast forward takes at a time, up to `most`: no more than fit into memory
-/// (FittingBatch), and in float32 on a CPU about what its caches hold, yet at least 16. Other types
+/// (FittingBatch), and in float32 on a CPU about what its caches hold, yet at least 64. Other types
 /// lose more by many calls than they gain.
 int64_t InferenceBatch(const Network& network, int64_t most, at::ScalarType dtype,
                        at::Device device);

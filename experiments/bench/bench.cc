@@ -25,6 +25,7 @@
 #include "criteria/criterion.h"
 #include "env/base/error.h"
 #include "env/base/log.h"
+#include "env/base/machine.h"
 #include "env/cost/budget.h"
 #include "env/eval/candidate_evaluator.h"
 #include "env/eval/evaluator.h"
@@ -285,4 +286,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace espalier
 
-int main(int argc, char** argv) { return espalier::Main(argc, argv); }
+int main(int argc, char** argv) {
+  espalier::KeepFreedMemory();
+  return espalier::Main(argc, argv);
+}

@@ -70,12 +70,12 @@ TEST(EvaluateUnit, FastBatchesAreWhatCachesHoldInFloatOnACpu) {
   // Behind the convolution and behind batch norm 6 * edge * edge * 4 bytes each are alive, and the
   // 10 outputs count eight times.
   EXPECT_EQ(InferenceBatch(TinyNet(8), 250, at::kFloat, at::kCPU), 250);
-  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kFloat, at::kCPU), (8 << 20) / (2 * 98304 + 320));
-  EXPECT_EQ(InferenceBatch(TinyNet(512), 250, at::kFloat, at::kCPU), 16);  // never fewer
-  EXPECT_EQ(InferenceBatch(TinyNet(512), 5, at::kFloat, at::kCPU), 5);
-  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kBFloat16, at::kCPU), 250);
-  EXPECT_EQ(InferenceBatch(TinyNet(64), 250, at::kFloat, at::kCUDA), 250);
-  Network fixed = TinyNet(512);
+  EXPECT_EQ(InferenceBatch(TinyNet(40), 250, at::kFloat, at::kCPU), (8 << 20) / (2 * 38400 + 320));
+  EXPECT_EQ(InferenceBatch(TinyNet(128), 250, at::kFloat, at::kCPU), 64);  // never fewer
+  EXPECT_EQ(InferenceBatch(TinyNet(128), 5, at::kFloat, at::kCPU), 5);
+  EXPECT_EQ(InferenceBatch(TinyNet(40), 250, at::kBFloat16, at::kCPU), 250);
+  EXPECT_EQ(InferenceBatch(TinyNet(40), 250, at::kFloat, at::kCUDA), 250);
+  Network fixed = TinyNet(128);
   fixed.graph.inputs.front().dynamic_batch = false;
   EXPECT_EQ(InferenceBatch(fixed, 250, at::kFloat, at::kCPU), 2);
 }
