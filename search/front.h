@@ -37,19 +37,17 @@ Schema Describe(FrontConfig& config);
 /// Source   Chin, Ding, Zhang, Marculescu, "Towards Efficient Model Compression via Learned Global
 ///          Ranking", CVPR 2020, arXiv:1904.12368, section 3.3 and algorithm 1. `marginals`: scores
 ///          of front_marginals.h, in place of the criterion's, in the same search.
-/// Deviates Fitness is the mean value right after the cut over all budgets; the paper fine-tunes
-/// for
-///          200 steps at the tightest. Of eight mutations those two are evaluated at all budgets
-///          that do best at the run's own. Scores may be divided by the cost they save first.
-///          Beside the scores as they are the search starts from an order that takes all groups to
-///          be alike; shifts are drawn in units of the parent's own spread, and marginals have
-///          none.
+/// Deviates Fitness is the mean value over all budgets right after the cut, or after compensation;
+///          the paper fine-tunes for 200 steps at the tightest. Of eight mutations those two are
+///          evaluated at all budgets that do best at the run's own. Scores may be divided by the
+///          cost they save first. Beside the scores as they are the search starts from an order
+///          that takes all groups to be alike; shifts are drawn in units of the parent's own
+///          spread, and marginals have none.
 /// Result   the selection at the run's own budget; info["front"]: for each budget kept units, cost,
 ///          and what the cut network is expected to measure before any fine-tuning
 ///          (info["measured"] says when), in the metric's own units. Forecasts and their 95 %
 ///          intervals come from validation samples that the search did not see; where too few are
-///          left, from those it saw, and then say so
-///          ("forecast_on") and have no interval.
+///          left, from those it saw, and then say so ("forecast_on") and have no interval.
 /// Random   which validation samples are searched on from "front/samples", mutations from
 ///          "front/order"; data as in ranking.
 /// State    context.folder/front.jsonl: one line per generation.
