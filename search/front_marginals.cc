@@ -1,6 +1,7 @@
 #include "search/front_marginals.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "env/base/error.h"
@@ -40,11 +41,13 @@ std::vector<double> DamageOf(const std::vector<Probe>& probes, const Space& spac
   std::vector<Selection> cuts = {KeepAll(space)};
   for (const Probe& probe : probes) cuts.push_back(SelectTop(space, ranks, probe.counts));
   const std::vector<CandidateScore> scores = evaluator.Evaluate(cuts);
-  const CandidateScore& whole = scores.front();
-  if (whole.failed)
-    throw Error(ErrorKind::kTrials,
-                Str("'front' could not evaluate the uncut network: ", whole.cause));
-  const double least = std::max(whole.standard_error, 1e-12);
+  const auto value = [](const CandidateScore& score) {
+    return score.failed ? std::numeric_limits<double>::lowest() : score.value;
+  };
+  // The uncut network, unless that failed.
+  const CandidateScore& whole =
+      scores.front().failed ? *std::ranges::max_element(scores, {}, value) : scores.front();
+  const double least = whole.failed ? 1 : std::max(whole.standard_error, 1e-12);
   double most = least;
   std::vector<double> damage;
   for (const CandidateScore& score : std::span(scores).subspan(1)) {

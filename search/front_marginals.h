@@ -31,10 +31,9 @@ struct Probe {
 std::vector<Probe> ProbesOf(const Budget& budget, const std::vector<int64_t>& units,
                             std::span<const double> unit_costs, int64_t most);
 
-/// What each probe loses of the uncut network's figure, at least one standard error of that; one
-/// that fails loses as much as the worst of the others.
+/// What each probe loses of the uncut network's figure (of the best probe's, where that failed), at
+/// least one standard error of it; one that fails loses as much as the worst of the others.
 /// ranks: [groups][units], says which units a probe keeps.
-/// Errors: kTrials when the uncut network cannot be evaluated.
 std::vector<double> DamageOf(const std::vector<Probe>& probes, const Space& space,
                              const Scores& ranks, CandidateEvaluator& evaluator);
 
