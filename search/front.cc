@@ -97,7 +97,10 @@ class FrontSearch {
   SearchResult Run() {
     Resume();
     if (config_.method == "marginals") ScoreByMarginals();
-    if (!best_) Evaluate(Starts());
+    if (!best_) {
+      if (!context_.folder.empty()) WriteFrontJournal(JournalPath(), {fingerprint_, damage_});
+      Evaluate(Starts());
+    }
     while (config_.method != "criterion" && Left() >= Cuts()) {
       ThrowIfStopped();
       NextGeneration();
@@ -138,7 +141,6 @@ class FrontSearch {
     if (damage_.empty()) {
       damage_ = DamageOf(probes, env_.space, raw_, *evaluator_);
       used_ = Probed();
-      if (!context_.folder.empty()) WriteFrontJournal(JournalPath(), {fingerprint_, damage_});
     }
     if (damage_.size() != probes.size())
       throw Error(ErrorKind::kData,
@@ -272,10 +274,7 @@ class FrontSearch {
         if (score.failed) cause_ = score.cause;
         orders[i].values.push_back(score.failed ? kFailed : score.value);
       }
-    if (!context_.folder.empty()) {
-      if (generation_ == 0) WriteFrontJournal(JournalPath(), {fingerprint_, damage_});
-      AppendGeneration(JournalPath(), {orders, left_out, Seconds()});
-    }
+    if (!context_.folder.empty()) AppendGeneration(JournalPath(), {orders, left_out, Seconds()});
     Learn(std::move(orders), left_out);
   }
 
